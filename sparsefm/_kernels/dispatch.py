@@ -1,0 +1,57 @@
+"""Which path a kernel takes and how its work is shared among threads.
+
+Work is cut into a number of pieces that follows from its size alone; threads only claim pieces. A pool lives
+for one call: a pool kept between calls would be dead, and waited for, in a forked child.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from . import isa
+
+ISA_NAMES = ("plain", "base", "avx2", "avx512")
+
+# About a fifth of a millisecond of multiply-adds: below that, starting a thread costs more than it saves.
+_WORK_PER_PIECE = 1 << 21
+_MAX_PIECES = 64
+
+
+def choose_isa(wanted: str | None) -> int:
+    """Number of the path to take: the widest supported, or the one that SPARSEFM_ISA names."""
+    supported = isa.supported()
+    if not wanted:
+        return ISA_NAMES.index(supported[-1])
+    if wanted not in supported:
+        raise ValueError(f"SPARSEFM_ISA is {wanted!r}, but this machine and build offer {', '.join(supported)}; unset it")
+    return ISA_NAMES.index(wanted)
+
+
+ISA = choose_isa(os.environ.get("SPARSEFM_ISA"))
+
+
+def n_threads_or_default(n_threads: int | None) -> int:
+    """The number of threads asked for; None means every core this process may use."""
+    if n_threads is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(n_threads, bool) or not isinstance(n_threads, int) or n_threads < 1:
+        raise ValueError(f"n_threads must be a positive integer or None (every core), got {n_threads!r}")
+    return n_threads
+
+
+def run_pieces(run: Callable[[int, int], None], n: int, work: int, n_threads: int | None) -> None:
+    """Calls run(start, stop) for consecutive pieces of range(n).
+
+    `work` is the total number of multiply-adds, `run` must give the same result however range(n) is cut.
+    """
+    n_threads = n_threads_or_default(n_threads)
+    n_pieces = max(1, min(_MAX_PIECES, n, work // _WORK_PER_PIECE))
+    bounds = [n * i // n_pieces for i in range(n_pieces + 1)]
+    pieces = list(zip(bounds[:-1], bounds[1:], strict=True))
+    if n_threads == 1 or n_pieces == 1:
+        for start, stop in pieces:
+            run(start, stop)
+        return
+    with ThreadPoolExecutor(min(n_threads, n_pieces)) as pool:
+        for future in [pool.submit(run, start, stop) for start, stop in pieces]:
+            future.result()

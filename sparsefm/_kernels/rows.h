@@ -1,0 +1,170 @@
+/* The equation and its gradient for ONE row, written once. A body of instances.h includes this file first.
+ *
+ * Order 2 (Rendle 2010). For a row with values x_j and z_jf = x_j v_jf,
+ *
+ *     score = w0 + Σ_j w_j x_j + Σ_f Σ_{j<l} z_jf z_lf
+ *
+ * The double sum is taken in its running form, one pass over the non-zeros:
+ *
+ *     e2 += e1 · z;   e1 += z        (e1 = Σ z so far, e2 = Σ of products of pairs so far)
+ *
+ * which costs O(k) a non-zero like ((Σ z)² − Σ z²) / 2 but has none of its cancellation: with one |x| of
+ * 1000 the latter loses nearly all digits in float32. With S_f = Σ_j z_jf the gradient is
+ *
+ *     ∂score/∂w0 = 1    ∂score/∂w_j = x_j    ∂score/∂v_jf = x_j (S_f − z_jf)
+ *     ∂score/∂x_j = w_j + Σ_f v_jf (S_f − z_jf)
+ *
+ * Layout: the factors of feature j are k contiguous reals at v + j · v_stride, its weight is
+ * w[j · w_stride]; separate arrays and one interleaved table are the same code. The k factors are cut into
+ * vectors of W lanes, up to TILE of them kept in registers at once. `nvec` (vectors a row), `masked` and
+ * `unit` are constants at every call that matters, so that each rank gets its own loop.
+ */
+#ifndef SPARSEFM_ROWS
+#define SPARSEFM_ROWS
+#define TILE 4
+#define AHEAD 64 /* non-zeros between prefetch and use in a read-only pass */
+
+/* Runs DO(T, first vector) over nvec vectors, TILE at a time; folds to straight code for a constant nvec. */
+#define FOR_TILES(nvec, DO)                                   \
+    do {                                                      \
+        int f_ = 0;                                           \
+        for (; f_ + TILE <= (nvec); f_ += TILE) DO(TILE, f_); \
+        switch ((nvec) - f_) {                                \
+        case 3: DO(3, f_); break;                             \
+        case 2: DO(2, f_); break;                             \
+        case 1: DO(1, f_); break;                             \
+        default: break;                                       \
+        }                                                     \
+    } while (0)
+
+/* Calls FUNCTION(nvec, ...) with nvec a constant up to TILE, a variable above it. */
+#define FOR_RANK(nvec, FUNCTION, ...)                  \
+    switch (nvec) {                                    \
+    case 0: FUNCTION(0, __VA_ARGS__); break;           \
+    case 1: FUNCTION(1, __VA_ARGS__); break;           \
+    case 2: FUNCTION(2, __VA_ARGS__); break;           \
+    case 3: FUNCTION(3, __VA_ARGS__); break;           \
+    case 4: FUNCTION(4, __VA_ARGS__); break;           \
+    default: FUNCTION((nvec), __VA_ARGS__); break;     \
+    }
+#endif
+
+#define vec FN(vec)
+#define mask_t FN(mask_t)
+#if W == 1
+typedef REAL vec;
+typedef int mask_t;
+#else
+typedef REAL vec __attribute__((vector_size(W * sizeof(REAL))));
+typedef __typeof__((vec){0} < (vec){0}) mask_t; /* integers as wide as REAL */
+#endif
+
+/* Where the parameters lie. Reading the last vector of a row whose k is not a multiple of W touches up to
+ * W − 1 reals beyond it: `mask` clears them, and the few last rows of the array, where that would leave
+ * the allocation, are read from `tail`, a padded copy of rows tail_from, tail_from + 1, … */
+typedef struct {
+    const REAL *w, *v, *tail;
+    ptrdiff_t w_stride, v_stride;
+    IDX tail_from;
+    mask_t mask;
+} FN(params_t);
+#define params_t FN(params_t)
+
+INLINE vec FN(load)(const REAL *p) {
+    vec v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+INLINE void FN(store)(REAL *p, vec v) { memcpy(p, &v, sizeof v); }
+
+INLINE vec FN(zero)(void) {
+    vec v;
+    memset(&v, 0, sizeof v);
+    return v;
+}
+
+INLINE vec FN(keep)(vec v, mask_t mask) {
+#if W == 1
+    (void)mask;
+    return v;
+#else
+    return (vec)((mask_t)v & mask);
+#endif
+}
+
+/* Sum of the lanes, halves folded onto each other: log2(W) steps in a fixed order. */
+INLINE REAL FN(sum)(vec v) {
+#if W == 1
+    return v;
+#else
+    REAL s[W];
+    for (int i = 0; i < W; i++) s[i] = v[i];
+#if W >= 16
+    for (int i = 0; i < 8; i++) s[i] += s[i + 8];
+#endif
+#if W >= 8
+    for (int i = 0; i < 4; i++) s[i] += s[i + 4];
+#endif
+#if W >= 4
+    for (int i = 0; i < 2; i++) s[i] += s[i + 2];
+#endif
+    return s[0] + s[1];
+#endif
+}
+
+INLINE const REAL *FN(factors_of)(const params_t *t, const int masked, IDX j) {
+    if (masked && j >= t->tail_from) return t->tail + (j - t->tail_from) * t->v_stride;
+    return t->v + (ptrdiff_t)j * t->v_stride;
+}
+
+/* T vectors of the pair sum of one row, from vector f on; e1 goes to sums[0 … T·W). With `linear` the
+ * linear part is summed on the way, so that an interleaved row is visited once. */
+INLINE vec FN(score_tile)(const int T, const int f, const int masked, const int unit, const int linear,
+                          const IDX *idx, const REAL *x, ptrdiff_t n, const params_t *t, int last_tile,
+                          REAL *sums, REAL *lin) {
+    vec e1[TILE], e2[TILE], pairs = FN(zero)();
+    REAL l = 0;
+    for (int i = 0; i < T; i++) e1[i] = e2[i] = FN(zero)();
+    for (ptrdiff_t p = 0; p < n; p++) {
+        const REAL *v = FN(factors_of)(t, masked, idx[p]) + f * W;
+        const REAL value = unit ? (REAL)1 : x[p];
+        if (linear) l += unit ? t->w[(ptrdiff_t)idx[p] * t->w_stride] : value * t->w[(ptrdiff_t)idx[p] * t->w_stride];
+        for (int i = 0; i < T; i++) {
+            vec z = FN(load)(v + i * W);
+            if (masked && last_tile && i == T - 1) z = FN(keep)(z, t->mask);
+            if (!unit) z = z * value;
+            e2[i] += e1[i] * z;
+            e1[i] += z;
+        }
+    }
+    for (int i = 0; i < T; i++) {
+        if (sums) FN(store)(sums + i * W, e1[i]);
+        pairs += e2[i];
+    }
+    if (linear) *lin = l;
+    return pairs;
+}
+
+/* Linear part plus pairs of one row, without w0; S goes to sums[0 … nvec·W) unless that is NULL. */
+INLINE REAL FN(row_score)(const int nvec, const int masked, const int unit, const IDX *idx, const REAL *x,
+                          ptrdiff_t n, const params_t *t, REAL *sums) {
+    REAL lin = 0;
+    vec pairs = FN(zero)();
+    if (nvec == 0) {
+        for (ptrdiff_t p = 0; p < n; p++)
+            lin += (unit ? (REAL)1 : x[p]) * t->w[(ptrdiff_t)idx[p] * t->w_stride];
+        return lin;
+    }
+#define SCORE_TILE(T, f)                                                                               \
+    do {                                                                                               \
+        REAL *s_ = sums ? sums + (f) * W : NULL;                                                       \
+        if ((f) == 0)                                                                                  \
+            pairs += FN(score_tile)(T, 0, masked, unit, 1, idx, x, n, t, (T) == nvec, s_, &lin);       \
+        else                                                                                           \
+            pairs += FN(score_tile)(T, f, masked, unit, 0, idx, x, n, t, (f) + (T) == nvec, s_, &lin); \
+    } while (0)
+    FOR_TILES(nvec, SCORE_TILE);
+#undef SCORE_TILE
+    return lin + FN(sum)(pairs);
+}

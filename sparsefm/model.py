@@ -1,0 +1,208 @@
+"""The NumPy face of the equation: parameters, scores, gradients, and the two sides of a recommendation.
+
+    score(x) = w0 + Σ_j w_j x_j + Σ_{j<l} ⟨v_j, v_l⟩ x_j x_l        Rendle, Factorization Machines, ICDM 2010
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._kernels import adaptive, csr, fm
+from ._kernels import dispatch
+from .validation import Rows, check_csr
+
+__all__ = ["FMParams", "Gradient", "aligned_zeros", "gradient", "init", "represent", "score"]
+
+_LINE = 64  # bytes of a cache line
+_LANES = 16  # reals of the widest vector: rows of sums are padded to it
+
+
+@dataclass(frozen=True, eq=False)
+class FMParams:
+    """Parameters of a second-order factorization machine.
+
+    Attributes
+    ----------
+    w0 : float
+        Bias.
+    w : (n_features,) float32 or float64
+        Linear weights.
+    V : (n_features, n_factors), of the same type
+        Factors; n_factors may be 0, which leaves the linear model.
+    """
+
+    w0: float
+    w: NDArray[Any]
+    V: NDArray[Any]
+
+    def __post_init__(self) -> None:
+        w, V = self.w, self.V
+        if not (isinstance(w, np.ndarray) and isinstance(V, np.ndarray)):
+            raise TypeError(f"w and V must be NumPy arrays, got {type(w).__name__} and {type(V).__name__}")
+        if w.ndim != 1 or V.ndim != 2 or len(w) != len(V):
+            raise ValueError(f"w must be (n_features,) and V (n_features, n_factors); got shapes {w.shape} and {V.shape}")
+        if w.dtype != V.dtype or w.dtype not in (np.float32, np.float64):
+            raise ValueError(f"w and V must both be float32 or both float64; got {w.dtype} and {V.dtype}")
+        if V.size and (V.strides[1] != V.itemsize or (len(V) > 1 and V.strides[0] < V.shape[1] * V.itemsize)):
+            raise ValueError("the factors of one feature must lie side by side: pass np.ascontiguousarray(V)")
+
+    @property
+    def n_features(self) -> int:
+        return len(self.w)
+
+    @property
+    def n_factors(self) -> int:
+        return self.V.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.w.dtype
+
+
+class Gradient(NamedTuple):
+    """Gradient of Σ_i d_i · score_i; w and V have a row for each feature that occurs, and no others."""
+
+    w0: float
+    features: NDArray[Any]  # (n_touched,) ascending
+    w: NDArray[Any]  # (n_touched,)
+    V: NDArray[Any]  # (n_touched, n_factors)
+    data: NDArray[Any]  # (nnz,) with respect to the values of the canonical rows
+
+
+def aligned_zeros(shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
+    """Zeros whose first row begins on a cache line; untouched pages of a large array cost no memory."""
+    size = shape[0] * shape[1] * np.dtype(dtype).itemsize
+    block = np.zeros(size + _LINE, dtype=np.uint8)
+    offset = -block.ctypes.data % _LINE
+    return block[offset : offset + size].view(dtype).reshape(shape)
+
+
+def init(
+    n_features: int,
+    n_factors: int,
+    *,
+    init_std: float = 0.05,
+    seed: int = 0,
+    features: NDArray[Any] | None = None,
+    dtype: Any = np.float32,
+) -> FMParams:
+    """Starting parameters: zeros, and uniform factors of mean 0 and standard deviation init_std.
+
+    The factor at (feature, factor) is a function of those two and the seed alone, so a feature starts alike
+    whichever others there are. With `features` (integers) only those get factors; the rest score zero.
+    """
+    V = aligned_zeros((n_features, n_factors), dtype)
+    if features is None:
+        features = np.arange(n_features, dtype=np.int64)
+    adaptive.fill_uniform(V, n_factors, features, init_std, seed)
+    return FMParams(0.0, np.zeros(n_features, dtype=dtype), V)
+
+
+def score(params: FMParams, X: Any, *, n_threads: int | None = None) -> NDArray[Any]:
+    """Raw scores (n_rows,) of the rows of X, in the parameters' type; the same bits at any n_threads."""
+    rows = check_csr(X, n_features=params.n_features, dtype=params.dtype)
+    return _forward(params, rows, n_threads, with_sums=False)[0]
+
+
+def _forward(
+    params: FMParams, rows: Rows, n_threads: int | None, *, with_sums: bool
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    out = np.empty(rows.n_rows, dtype=params.dtype)
+    sums = aligned_zeros((rows.n_rows, _padded(params.n_factors)), params.dtype) if with_sums else None
+
+    def run(start: int, stop: int) -> None:
+        fm.forward(
+            out, rows.indptr, rows.indices, rows.data, params.w0, params.w, params.V, sums, start, stop, dispatch.ISA
+        )
+
+    dispatch.run_pieces(run, rows.n_rows, rows.nnz * (params.n_factors + 4), n_threads)
+    return out, sums
+
+
+def _padded(n_factors: int) -> int:
+    return -(-n_factors // _LANES) * _LANES
+
+
+def gradient(params: FMParams, X: Any, d: Any, *, n_threads: int | None = None) -> Gradient:
+    """Gradient of Σ_i d_i · score_i, with d (n_rows,) the derivative of your loss by the scores.
+
+    Costs about two more passes over the non-zeros; nothing of length n_features is allocated. The same bits
+    at any n_threads.
+
+    >>> import numpy as np
+    >>> params = FMParams(0.5, np.array([1.0, 2.0]), np.array([[3.0], [4.0]]))
+    >>> g = gradient(params, [[1.0, 10.0]], np.array([1.0]))
+    >>> g.w, g.V
+    (array([ 1., 10.]), array([[40.],
+           [30.]]))
+    """
+    rows = check_csr(X, n_features=params.n_features, dtype=params.dtype)
+    d = np.ascontiguousarray(d, dtype=params.dtype)
+    if d.shape != (rows.n_rows,):
+        raise ValueError(f"d must have one value a row of X, shape ({rows.n_rows},); got shape {d.shape}")
+    _, sums = _forward(params, rows, n_threads, with_sums=True)
+    work = rows.nnz * (params.n_factors + 4)
+
+    g_data = np.empty(rows.nnz, dtype=params.dtype)
+
+    def by_row(start: int, stop: int) -> None:
+        fm.backward_rows(
+            g_data, rows.indptr, rows.indices, rows.data, params.w, params.V, sums, d, start, stop, dispatch.ISA
+        )
+
+    dispatch.run_pieces(by_row, rows.n_rows, work, n_threads)
+
+    features = np.empty(rows.nnz, dtype=rows.indices.dtype)
+    colptr, entries, entry_rows = (np.empty(rows.nnz + extra, dtype=np.int64) for extra in (1, 0, 0))
+    n_touched = csr.transpose(features, colptr, entries, entry_rows, rows.indptr, rows.indices)
+    features = features[:n_touched].copy()
+    entry_data = None if rows.data is None else rows.data[entries]
+    g_w = np.empty(n_touched, dtype=params.dtype)
+    g_V = aligned_zeros((n_touched, _padded(params.n_factors)), params.dtype)
+
+    def by_feature(start: int, stop: int) -> None:
+        fm.backward_columns(
+            g_w, g_V, features, colptr, entry_rows, entry_data, params.V, sums, d, start, stop, dispatch.ISA
+        )
+
+    dispatch.run_pieces(by_feature, n_touched, work, n_threads)
+    return Gradient(float(d.sum(dtype=np.float64)), features, g_w, g_V[:, : params.n_factors], g_data)
+
+
+Side = tuple[NDArray[Any], NDArray[Any]]
+
+
+def represent(params: FMParams, X_users: Any, X_items: Any, *, n_threads: int | None = None) -> tuple[Side, Side]:
+    """Both sides as (bias, vectors), so that the score of the sum of a user row and an item row is
+
+        w0 + bias_user + bias_item + ⟨vector_user, vector_item⟩
+
+    exactly, for rows with disjoint columns: bias is a side's own linear part and pairs, the vector its Σ x_j v_j.
+
+    Parameters
+    ----------
+    X_users, X_items : matrix-like, (n_users, n_features) and (n_items, n_features)
+        No column may be non-zero in both.
+
+    Returns
+    -------
+    ((n_users,), (n_users, n_factors)), ((n_items,), (n_items, n_factors))
+    """
+    users = check_csr(X_users, n_features=params.n_features, dtype=params.dtype, name="X_users")
+    items = check_csr(X_items, n_features=params.n_features, dtype=params.dtype, name="X_items")
+    shared = np.intersect1d(users.indices, items.indices)
+    if len(shared):
+        raise ValueError(
+            f"{len(shared)} columns are non-zero on both sides, the first being column {shared[0]}: a score splits "
+            "into a user part and an item part only if each column belongs to one of them"
+        )
+    sides = []
+    for rows in (users, items):
+        bias, sums = _forward(FMParams(0.0, params.w, params.V), rows, n_threads, with_sums=True)
+        assert sums is not None
+        sides.append((bias, sums[:, : params.n_factors]))
+    return sides[0], sides[1]

@@ -1,0 +1,72 @@
+"""One file for arrays and JSON: written whole or not at all, checked before it is parsed, nothing executed.
+
+    8 bytes     magic
+    32 bytes    SHA-256 of everything after it
+    the rest    a safetensors file whose metadata holds the JSON text
+
+The checksum finds damage, not malice: whoever reads the arrays checks every bound again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load as _parse
+from safetensors.numpy import save as _serialise
+
+__all__ = ["ModelFileError", "read", "write"]
+
+_MAGIC = b"sparsefm"
+_DIGEST = 32
+_KEY = "sparsefm"
+
+
+class ModelFileError(ValueError):
+    """The file is no intact model file of this package."""
+
+
+def write(path: str | os.PathLike[str], meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+    """Writes beside the target and renames, so that the target is the old file or the new one, never half."""
+    # safetensors writes the memory of strided or Fortran-ordered arrays as it lies, silently
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    body = _serialise(contiguous, metadata={_KEY: json.dumps(meta, allow_nan=False)})
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(beside, "xb") as file:
+            file.write(_MAGIC + hashlib.sha256(body).digest())
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The JSON object and the arrays of a file; ModelFileError unless it is intact, OSError if it cannot be read."""
+    content = Path(path).read_bytes()
+    start = len(_MAGIC) + _DIGEST
+    if len(content) < start or not content.startswith(_MAGIC):
+        raise ModelFileError(f"{path} is not a sparsefm model file; give a file that save() wrote")
+    body = content[start:]
+    if hashlib.sha256(body).digest() != content[len(_MAGIC) : start]:
+        raise ModelFileError(f"{path} is damaged: its checksum does not match its content; copy it again or save anew")
+    try:
+        length = int.from_bytes(body[:8], "little")
+        header = json.loads(body[8 : 8 + length].decode("utf-8"))
+        meta = json.loads(header["__metadata__"][_KEY])
+        arrays = _parse(body)
+    except Exception as error:  # whatever the parsers make of hostile bytes
+        raise ModelFileError(f"{path} cannot be parsed: {type(error).__name__}: {error}") from error
+    if not isinstance(meta, dict):
+        raise ModelFileError(f"{path} holds no description of a model")
+    return meta, arrays

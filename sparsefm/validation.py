@@ -1,0 +1,239 @@
+"""The door: anything matrix-like becomes canonical CSR arrays, or is refused with an error that says what
+came, what was expected and what to do. Behind it nothing is checked again.
+
+Canonical means: row by row, column indices inside 0 … n_features − 1 and strictly ascending, values finite
+and not zero, int32 indices if they were int32 and int64 otherwise. Duplicates are summed. Arrays that are
+canonical already are used as they are, read-only ones included; nothing of the caller's is ever written to.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from ._kernels import csr
+
+__all__ = ["Rows", "check_csr", "check_positive", "check_sample_weight", "check_target"]
+
+
+class Rows(NamedTuple):
+    """Canonical CSR arrays as the kernels take them."""
+
+    indptr: NDArray[Any]  # (n_rows + 1,) int32 or int64
+    indices: NDArray[Any]  # (nnz,) of the same type
+    data: NDArray[Any] | None  # (nnz,) float32 or float64; None: every value is one
+    n_features: int
+    row_length: int  # non-zeros of every row, −1 if they differ
+    dtype: np.dtype[Any]  # the real type to compute in
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def nnz(self) -> int:
+        return len(self.indices)
+
+
+def check_csr(X: Any, *, n_features: int | None = None, dtype: Any = None, name: str = "X") -> Rows:
+    """Canonical rows of X.
+
+    Parameters
+    ----------
+    X : scipy sparse matrix or array of any format, array, DataFrame of numbers, list of rows; (n_rows, n_columns)
+        A stored or dense zero is the same as no entry. `Rows` pass through unchanged.
+    n_features : int, optional
+        Number of columns X must have.
+    dtype : float32 or float64, optional
+        Type of the values; by default float64 stays float64 and everything else becomes float32.
+    name : str
+        What to call X in errors.
+
+    Raises
+    ------
+    ValueError
+        For anything that is not a finite real matrix of that width with valid CSR structure.
+    TypeError
+        For something that is no matrix at all.
+    """
+    if isinstance(X, Rows):
+        rows = X
+        if dtype is not None and rows.dtype != np.dtype(dtype):
+            data = None if rows.data is None else rows.data.astype(dtype)
+            rows = rows._replace(data=data, dtype=np.dtype(dtype))
+    else:
+        rows = _rows_of(_as_csr(X, name), dtype, name)
+    if n_features is not None and rows.n_features != n_features:
+        raise ValueError(
+            f"{name} has {rows.n_features} columns, but {n_features} are expected: "
+            "encode it with the encoder, or build it with the columns, that the parameters were fitted on"
+        )
+    return rows
+
+
+def _as_csr(X: Any, name: str) -> Any:
+    """X as a scipy CSR container whose arrays may still be wrong."""
+    if sp.issparse(X):
+        if X.ndim != 2:
+            raise ValueError(f"{name} must be two-dimensional, (n_rows, n_columns); got a sparse array of shape {X.shape}")
+        if X.format == "csr":
+            return X
+        _check_other_format(X, name)
+        return X.tocsr()
+    if isinstance(X, pd.DataFrame):
+        other = [c for c in X.columns if not (pd.api.types.is_numeric_dtype(X[c]) or pd.api.types.is_bool_dtype(X[c]))]
+        if other:
+            raise ValueError(
+                f"{name} has columns that are not numbers: {', '.join(map(repr, other[:5]))}; "
+                "turn them into columns of a matrix with FrameEncoder, or give the estimator encoder="
+            )
+        X = X.to_numpy(dtype=np.float64, na_value=np.nan)
+    dense = np.asarray(X)
+    if dense.dtype.kind == "O":
+        try:
+            dense = dense.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} holds values that are not numbers: {error}") from None
+    if dense.dtype.kind not in "buif":
+        raise TypeError(f"{name} must hold real numbers, got an array of type {dense.dtype}; encode text with FrameEncoder")
+    if dense.ndim != 2:
+        raise ValueError(
+            f"{name} must be two-dimensional, (n_rows, n_columns); got shape {dense.shape}. "
+            "Reshape your data: X.reshape(1, -1) if it is one row, X.reshape(-1, 1) if it is one column"
+        )
+    return sp.csr_array(dense)
+
+
+def _check_other_format(X: Any, name: str) -> None:
+    """scipy's conversions write where the indices say: look at them first."""
+    if X.format == "coo":
+        for axis, (index, size) in enumerate(zip(X.coords, X.shape, strict=True)):
+            if len(index) != len(X.data):
+                raise ValueError(f"{name}: {len(index)} coordinates on axis {axis} for {len(X.data)} values")
+            if len(index) and (index.min() < 0 or index.max() >= size):
+                bad = index[(index < 0) | (index >= size)][0]
+                raise ValueError(f"{name} has index {bad} on axis {axis}, outside 0 … {size - 1}")
+    elif X.format in ("csc", "bsr"):
+        try:
+            X.check_format(full_check=True)
+        except (ValueError, IndexError) as error:
+            raise ValueError(f"{name} is not a valid {X.format.upper()} matrix: {error}") from None
+
+
+def _rows_of(X: Any, dtype: Any, name: str) -> Rows:
+    n_rows, n_features = X.shape
+    indptr, indices, data = (np.asarray(a) for a in (X.indptr, X.indices, X.data))
+    for what, array in (("indptr", indptr), ("indices", indices), ("data", data)):
+        if array.ndim != 1:
+            raise ValueError(f"{name}.{what} must be one-dimensional, got shape {array.shape}")
+    if indptr.dtype.kind not in "iu" or indices.dtype.kind not in "iu":
+        raise ValueError(f"{name}.indptr and {name}.indices must be integers, got {indptr.dtype} and {indices.dtype}")
+    if len(indptr) != n_rows + 1 or indptr[0] != 0:
+        raise ValueError(
+            f"{name}.indptr must have {n_rows + 1} entries for {n_rows} rows and begin with 0; "
+            f"got {len(indptr)} entries" + (f" beginning with {indptr[0]}" if len(indptr) else "")
+        )
+    small = indptr.dtype == indices.dtype == np.int32 and max(n_rows, n_features) < 2**31 - 1
+    indptr, indices = (np.ascontiguousarray(a, dtype=np.int32 if small else np.int64) for a in (indptr, indices))
+
+    bad_row, row_length = csr.scan_indptr(indptr, min(len(indices), len(data)))
+    if bad_row >= 0:
+        raise ValueError(
+            f"{name}.indptr is not a valid row pointer at row {bad_row}: the row runs from {indptr[bad_row]} to "
+            f"{indptr[bad_row + 1]} in {len(indices)} indices and {len(data)} values"
+        )
+    nnz = int(indptr[-1])
+    if data.dtype.kind not in "buif":
+        raise ValueError(f"{name} must hold real numbers, got values of type {data.dtype}. Complex data not supported")
+    if dtype is None:
+        dtype = np.float64 if data.dtype == np.float64 else np.float32
+    indices, data = indices[:nnz], _converted(data[:nnz], np.dtype(dtype))
+
+    ones = _scan(indptr, indices, data, n_features, name)
+    if ones is None:
+        tidy = sp.csr_array((data.copy(), indices.copy(), indptr.copy()), shape=(n_rows, n_features))
+        tidy.sum_duplicates()
+        tidy.eliminate_zeros()
+        indptr, indices, data = (
+            np.ascontiguousarray(tidy.indptr, dtype=indptr.dtype),
+            np.ascontiguousarray(tidy.indices, dtype=indices.dtype),
+            tidy.data,
+        )
+        _, row_length = csr.scan_indptr(indptr, len(indices))
+        ones = bool(_scan(indptr, indices, data, n_features, name))
+    return Rows(indptr, indices, None if ones else data, n_features, row_length, np.dtype(dtype))
+
+
+def _converted(data: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which the scan reports
+        return np.ascontiguousarray(data, dtype=dtype)
+
+
+def _scan(indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any], n_features: int, name: str) -> bool | None:
+    """Whether all values are one; None if the rows are valid but not canonical. Raises for the rest."""
+    bad_index, bad_value, ascending, no_zeros, ones = csr.scan(indices, data, indptr, n_features)
+    if bad_index >= 0:
+        row = int(np.searchsorted(indptr, bad_index, side="right")) - 1
+        raise ValueError(
+            f"{name} has column index {indices[bad_index]} in row {row}, outside 0 … {n_features - 1}: "
+            "its indices and its shape do not belong together"
+        )
+    if bad_value >= 0:
+        row = int(np.searchsorted(indptr, bad_value, side="right")) - 1
+        what = "NaN" if np.isnan(data[bad_value]) else f"infinity or a value too large for {data.dtype} (inf)"
+        raise ValueError(
+            f"{name} contains {what} in row {row}, column {indices[bad_value]}; "
+            "leave missing entries out of a sparse matrix, or fill them before"
+        )
+    return ones if ascending and no_zeros else None
+
+
+def check_target(y: Any, n_rows: int, *, name: str = "y") -> NDArray[np.float64]:
+    """y as (n_rows,) float64, finite."""
+    array = np.asarray(y)
+    if array.shape != (n_rows,):
+        raise ValueError(f"{name} must have one value a row of X, shape ({n_rows},); got shape {array.shape}")
+    try:
+        array = array.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must hold numbers, got an array of type {array.dtype}") from None
+    bad = ~np.isfinite(array)
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise ValueError(f"{name} contains {array[at]} at position {at} ({bad.sum()} such values); drop or fill those rows")
+    return array
+
+
+def check_sample_weight(sample_weight: Any, n_rows: int) -> NDArray[np.float64] | None:
+    """Weights as (n_rows,) float64 of mean 1; None stays None, and so do equal weights."""
+    if sample_weight is None:
+        return None
+    weight = np.asarray(sample_weight)
+    if weight.ndim == 0:
+        weight = np.full(n_rows, weight[()])
+    if weight.shape != (n_rows,):
+        raise ValueError(f"sample_weight must have one value a row of X, shape ({n_rows},); got shape {weight.shape}")
+    try:
+        weight = weight.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"sample_weight must hold numbers, got an array of type {weight.dtype}") from None
+    if not np.isfinite(weight).all() or (weight < 0).any():
+        at = int(np.argmin(np.isfinite(weight) & (weight >= 0)))
+        raise ValueError(f"sample_weight must be finite and not negative; got {weight[at]} at position {at}")
+    top = weight.max()
+    if top == 0:
+        raise ValueError("sample_weight is zero everywhere: there is nothing to fit; give some row a positive weight")
+    weight = weight / top  # before the sum, which may overflow
+    return None if weight.min() == 1 else weight / weight.mean()
+
+
+def check_positive(value: Any, name: str, *, zero: bool = False, integer: bool = False) -> None:
+    """Refuses a parameter that is not a positive (with zero=True: non-negative) finite number."""
+    kind = "integer" if integer else "number"
+    types = (int, np.integer) if integer else (int, float, np.integer, np.floating)
+    if isinstance(value, bool) or not isinstance(value, types) or not np.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ValueError(f"{name} must be a {'non-negative' if zero else 'positive'} {kind}, got {value!r}")
