@@ -23,7 +23,9 @@ setup(
             Extension(
                 f"sparsefm._kernels.{name}",
                 [f"sparsefm/_kernels/{name}.pyx"],
-                depends=[f"sparsefm/_kernels/{header}.h" for header in ("instances", "rows", "fm", "adaptive", "losses")],
+                depends=[
+                    f"sparsefm/_kernels/{header}.h" for header in ("instances", "rows", "fm", "adaptive", "losses")
+                ],
                 define_macros=[("Py_LIMITED_API", "0x030B0000")],
                 py_limited_api=True,
                 extra_compile_args=flags,

@@ -30,8 +30,24 @@ __all__ = ["FMClassifier", "FMRegressor", "load"]
 class _BaseFM(BaseEstimator):  # type: ignore[misc]
     """What regressor and classifier share: the way in, the fit of one score function, and the way out."""
 
+    n_factors: int
+    l2_linear: float
+    l2_factors: Any  # float; None in the regressor
+    init_std: float
+    solver: Any
+    encoder: Any
+    early_stopping: bool
+    validation_fraction: float
+    callbacks: Any
+    n_threads: int | None
+    random_state: Any
+    verbose: int
+
     params_: FMParams | tuple[FMParams, ...]
     history_: list[dict[str, Any]]
+    encoder_: Any
+    n_features_in_: int
+    classes_: NDArray[Any]  # of the classifier
 
     # ---- the way in ----
 
@@ -94,7 +110,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         weight = check_sample_weight(sample_weight, rows.n_rows)
         return rows, y, weight, eval_set
 
-    def _set_aside(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:
+    def _set_aside(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any, tuple[Any, ...]]:
         n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
         n_watched = round(n_rows * self.validation_fraction)
         if not 0 < n_watched < n_rows:
@@ -106,13 +122,11 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         weight = None if sample_weight is None else np.broadcast_to(np.asarray(sample_weight), n_rows)
         order = np.random.default_rng(self._seed()).permutation(n_rows)
         watched, kept = np.sort(order[:n_watched]), np.sort(order[n_watched:])
-        take = lambda values, which: None if values is None else _safe_indexing(values, which)  # noqa: E731
-        return (
-            take(X, kept),
-            take(y, kept),
-            take(weight, kept),
-            (take(X, watched), take(y, watched), take(weight, watched)),
+        (X_kept, y_kept, weight_kept), aside = (
+            tuple(None if values is None else _safe_indexing(values, rows) for values in (X, y, weight))
+            for rows in (kept, watched)
         )
+        return X_kept, y_kept, weight_kept, aside
 
     def _seed(self) -> int:
         if isinstance(self.random_state, (int, np.integer)):
@@ -144,14 +158,14 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             self.history_.append(record)
             if self.verbose:
                 _print_progress(type(self).__name__, record, solver.max_iter)
-            return any([callback(self, record) is True for callback in self.callbacks or ()])
+            stops = [callback(self, record) is True for callback in self.callbacks or ()]  # every one is called
+            return any(stops)
 
-        in_type = lambda array: None if array is None else np.ascontiguousarray(array, dtype=rows.dtype)  # noqa: E731
-        return solver.solve(
+        params: FMParams = solver.solve(
             Problem(
                 rows=rows,
-                y=in_type(y),
-                weight=in_type(weight),
+                y=y.astype(rows.dtype),
+                weight=None if weight is None else weight.astype(rows.dtype),
                 loss=loss,
                 w0=w0,
                 n_factors=self.n_factors,
@@ -165,12 +179,13 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
                 report=report,
             )
         )
+        return params
 
     # ---- the way out ----
 
     @property
     def n_iter_(self) -> int:
-        return max(record["epoch"] for record in self.history_)
+        return max(int(record["epoch"]) for record in self.history_)
 
     @property
     def intercept_(self) -> Any:
@@ -195,7 +210,9 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         rows = self._encode(X)
         scores = _each(self.params_, lambda p: score(p, rows, n_threads=self.n_threads))
-        return np.stack(scores, axis=1) if isinstance(scores, tuple) else scores
+        if isinstance(scores, tuple):
+            return np.stack(scores, axis=1)
+        return np.asarray(scores)
 
     def recommend(
         self,
@@ -256,10 +273,11 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             if label is not None:
                 raise ValueError("label= is for classifiers with more than two classes; this model has one score")
             return self.params_
-        classes = self.classes_.tolist()  # type: ignore[attr-defined]
+        classes = self.classes_.tolist()
         if label not in classes:
             raise ValueError(f"label must be the class to rank by, one of {classes}; got {label!r}")
-        return self.params_[classes.index(label)]
+        of_label: FMParams = self.params_[classes.index(label)]
+        return of_label
 
     def _both_sides(self, contexts: Any, candidates: Any, user: str, item: str) -> tuple[Any, Any]:
         for frame, name, column in ((contexts, "contexts", user), (candidates, "candidates", item)):
@@ -267,7 +285,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
                 raise TypeError(f"{name} must be a DataFrame, got {type(frame).__name__}")
             if column not in frame.columns:
                 raise ValueError(f"{name} has no column {column!r}, only {list(frame.columns)}")
-        known = list(self.encoder_.feature_names_in_)
+        known = list(self.encoder_.columns_)
         on_users = [c for c in known if c in contexts.columns]
         on_items = [c for c in known if c in candidates.columns]
         both = sorted(set(on_users) & set(on_items))
@@ -425,7 +443,7 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
     def predict(self, X: Any) -> NDArray[Any]:
         """Predicted target (n_rows,), inside the training range unless clip=False."""
         scores = self._scores(X)
-        return np.clip(scores, *self.target_range_) if self.clip else scores
+        return np.asarray(scores.clip(*self.target_range_)) if self.clip else scores
 
 
 class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
@@ -463,9 +481,9 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
         n_factors: int = 16,
         *,
         solver: Any = "adagrad",
-        l2_linear: float = 0.003,
-        l2_factors: float = 0.03,
-        init_std: float = 0.02,
+        l2_linear: float = 0.01,
+        l2_factors: float = 0.08,
+        init_std: float = 0.01,
         encoder: Any = None,
         class_weight: Any = None,
         early_stopping: bool = False,
@@ -549,13 +567,14 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
         if share.ndim == 1:
             return np.stack([1 - share, share], axis=1)
         total = share.sum(axis=1, keepdims=True)
-        return np.divide(share, total, out=np.full_like(share, 1 / share.shape[1]), where=total > 0)
+        scaled: NDArray[Any] = np.where(total > 0, share / np.maximum(total, np.finfo(np.float64).tiny), 1 / share.shape[1])
+        return scaled
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class (n_rows,)."""
         scores = self._scores(X)
         best = (scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)
-        return self.classes_[best]
+        return np.asarray(self.classes_[best])
 
 
 def _each(params: Any, of: Any) -> Any:
@@ -604,7 +623,10 @@ def _pairs(exclude: Any, contexts: pd.DataFrame, candidates: pd.DataFrame, user:
 # ---- model files ----
 
 _FORMAT = 1
-_CLASSES: dict[str, type[FMRegressor] | type[FMClassifier]] = {"FMRegressor": FMRegressor, "FMClassifier": FMClassifier}
+_CLASSES: dict[str, type[FMRegressor] | type[FMClassifier]] = {
+    "FMRegressor": FMRegressor,
+    "FMClassifier": FMClassifier,
+}
 _LABEL_KINDS = {"b": bool, "i": int, "u": int, "f": float, "U": str, "O": str}
 
 
@@ -613,7 +635,9 @@ def _to_state(model: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     del options["callbacks"], options["encoder"]
     solver = make_solver(options["solver"])
     if SOLVERS.get(type(solver).__name__.lower()) is not type(solver):
-        raise TypeError(f"a model with a solver of your own, {type(solver).__name__}, cannot be saved: load could not make it")
+        raise TypeError(
+            f"a model with a solver of your own, {type(solver).__name__}, cannot be saved: load could not make it"
+        )
     options["solver"] = {"name": type(solver).__name__.lower(), "options": solver.get_params()}
     if not isinstance(options["random_state"], (int, np.integer)):
         options["random_state"] = None
@@ -639,7 +663,9 @@ def _to_state(model: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         kind = model.classes_.dtype.kind
         labels = model.classes_.tolist()
         if kind not in _LABEL_KINDS or not all(isinstance(label, _LABEL_KINDS[kind]) for label in labels):
-            raise TypeError(f"classes of type {model.classes_.dtype} cannot be saved: use str, int, float or bool labels")
+            raise TypeError(
+                f"classes of type {model.classes_.dtype} cannot be saved: use str, int, float or bool labels"
+            )
         meta["classes"] = {"dtype": model.classes_.dtype.str, "labels": labels}
     else:
         meta["target_range"] = list(model.target_range_)
@@ -676,7 +702,7 @@ def _from_state(meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> FMRegr
     solver = options.pop("solver")
     weights = options.get("class_weight")
     if isinstance(weights, list):
-        options["class_weight"] = {key: value for key, value in weights}
+        options["class_weight"] = dict(weights)
     model = cls(solver=SOLVERS[solver["name"]](**solver["options"]), **options)
     model._check_parameters()
 
@@ -713,7 +739,11 @@ def _from_state(meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> FMRegr
             raise ValueError("its column names are malformed")
         model.feature_names_in_ = np.array(names, dtype=object)
     history = meta["history"]
-    if not isinstance(history, list) or not history or not all(isinstance(r, dict) and isinstance(r["epoch"], int) for r in history):
+    if (
+        not isinstance(history, list)
+        or not history
+        or not all(isinstance(r, dict) and isinstance(r["epoch"], int) for r in history)
+    ):
         raise ValueError("its history is malformed")
     model.history_ = history
     if isinstance(model, FMClassifier):
@@ -731,6 +761,11 @@ def _labels(state: dict[str, Any], n_params: int) -> NDArray[Any]:
     if dtype.kind not in _LABEL_KINDS or not all(isinstance(label, _LABEL_KINDS[dtype.kind]) for label in labels):
         raise ValueError("its class labels are malformed")
     classes = np.array(labels, dtype=dtype)
-    if classes.tolist() != labels or len(classes) != max(n_params, 2) or n_params == 2 or len(set(labels)) != len(labels):
+    if (
+        classes.tolist() != labels
+        or len(classes) != max(n_params, 2)
+        or n_params == 2
+        or len(set(labels)) != len(labels)
+    ):
         raise ValueError("its class labels and its score functions do not belong together")
     return classes

@@ -23,9 +23,7 @@ __all__ = ["auc", "log_loss", "mae", "ndcg_at_k", "precision_at_k", "rmse"]
 _Floats = npt.NDArray[np.float64]
 
 
-def rmse(
-    y_true: npt.ArrayLike, y_pred: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
-) -> float:
+def rmse(y_true: npt.ArrayLike, y_pred: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None) -> float:
     """Root of the mean squared error, in the unit of `y_true`.
 
     Parameters
@@ -81,9 +79,7 @@ def mae(y_true: npt.ArrayLike, y_pred: npt.ArrayLike, *, sample_weight: npt.Arra
     return float(np.average(np.abs(y - p), weights=w))
 
 
-def log_loss(
-    y_true: npt.ArrayLike, y_prob: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
-) -> float:
+def log_loss(y_true: npt.ArrayLike, y_prob: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None) -> float:
     """Mean negative log-likelihood of two classes, in nats.
 
     A probability of exactly 0 for what happened would cost an infinity. As in scikit-learn, probabilities are
@@ -122,9 +118,7 @@ def log_loss(
     return float(np.average(-np.log(np.where(positive, p, 1 - p)), weights=w))
 
 
-def auc(
-    y_true: npt.ArrayLike, y_score: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
-) -> float:
+def auc(y_true: npt.ArrayLike, y_score: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None) -> float:
     """Area under the ROC curve: the probability that a positive scores above a negative, a tie counting half.
 
     Computed as the rank statistic it is (Mann and Whitney 1947; Hanley and McNeil 1982), over all rows at

@@ -1,6 +1,6 @@
 """The NumPy face of the equation: parameters, scores, gradients, and the two sides of a recommendation.
 
-    score(x) = w0 + Σ_j w_j x_j + Σ_{j<l} ⟨v_j, v_l⟩ x_j x_l        Rendle, Factorization Machines, ICDM 2010
+score(x) = w0 + Σ_j w_j x_j + Σ_{j<l} ⟨v_j, v_l⟩ x_j x_l        Rendle, Factorization Machines, ICDM 2010
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._kernels import adaptive, csr, fm
-from ._kernels import dispatch
+from ._kernels import adaptive, csr, dispatch, fm
 from .validation import Rows, check_csr
 
 __all__ = ["FMParams", "Gradient", "aligned_zeros", "gradient", "init", "represent", "score"]
@@ -44,7 +43,9 @@ class FMParams:
         if not (isinstance(w, np.ndarray) and isinstance(V, np.ndarray)):
             raise TypeError(f"w and V must be NumPy arrays, got {type(w).__name__} and {type(V).__name__}")
         if w.ndim != 1 or V.ndim != 2 or len(w) != len(V):
-            raise ValueError(f"w must be (n_features,) and V (n_features, n_factors); got shapes {w.shape} and {V.shape}")
+            raise ValueError(
+                f"w must be (n_features,) and V (n_features, n_factors); got shapes {w.shape} and {V.shape}"
+            )
         if w.dtype != V.dtype or w.dtype not in (np.float32, np.float64):
             raise ValueError(f"w and V must both be float32 or both float64; got {w.dtype} and {V.dtype}")
         if V.size and (V.strides[1] != V.itemsize or (len(V) > 1 and V.strides[0] < V.shape[1] * V.itemsize)):
@@ -56,7 +57,7 @@ class FMParams:
 
     @property
     def n_factors(self) -> int:
-        return self.V.shape[1]
+        return int(self.V.shape[1])
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -78,7 +79,8 @@ def aligned_zeros(shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
     size = shape[0] * shape[1] * np.dtype(dtype).itemsize
     block = np.zeros(size + _LINE, dtype=np.uint8)
     offset = -block.ctypes.data % _LINE
-    return block[offset : offset + size].view(dtype).reshape(shape)
+    table: NDArray[Any] = block[offset : offset + size].view(dtype).reshape(shape)
+    return table
 
 
 def init(
@@ -116,7 +118,17 @@ def _forward(
 
     def run(start: int, stop: int) -> None:
         fm.forward(
-            out, rows.indptr, rows.indices, rows.data, params.w0, params.w, params.V, sums, start, stop, dispatch.ISA
+            out,
+            rows.indptr,
+            rows.indices,
+            rows.data,
+            params.w0,
+            params.w,
+            params.V,
+            sums,
+            start,
+            stop,
+            dispatch.ISA,
         )
 
     dispatch.run_pieces(run, rows.n_rows, rows.nnz * (params.n_factors + 4), n_threads)
@@ -145,13 +157,24 @@ def gradient(params: FMParams, X: Any, d: Any, *, n_threads: int | None = None) 
     if d.shape != (rows.n_rows,):
         raise ValueError(f"d must have one value a row of X, shape ({rows.n_rows},); got shape {d.shape}")
     _, sums = _forward(params, rows, n_threads, with_sums=True)
+    assert sums is not None
     work = rows.nnz * (params.n_factors + 4)
 
     g_data = np.empty(rows.nnz, dtype=params.dtype)
 
     def by_row(start: int, stop: int) -> None:
         fm.backward_rows(
-            g_data, rows.indptr, rows.indices, rows.data, params.w, params.V, sums, d, start, stop, dispatch.ISA
+            g_data,
+            rows.indptr,
+            rows.indices,
+            rows.data,
+            params.w,
+            params.V,
+            sums,
+            d,
+            start,
+            stop,
+            dispatch.ISA,
         )
 
     dispatch.run_pieces(by_row, rows.n_rows, work, n_threads)

@@ -48,7 +48,9 @@ def top_k(
     n_users, n_items = len(user_bias), len(item_bias)
     if exclude is not None:
         if exclude.shape != (n_users, n_items):
-            raise ValueError(f"exclude must have shape (n_users, n_items) = ({n_users}, {n_items}), got {exclude.shape}")
+            raise ValueError(
+                f"exclude must have shape (n_users, n_items) = ({n_users}, {n_items}), got {exclude.shape}"
+            )
         exclude = sp.csr_array(exclude)
     ids = np.full((n_users, k), -1, dtype=np.int64)
     top = np.full((n_users, k), -np.inf, dtype=user_vectors.dtype)

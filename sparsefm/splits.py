@@ -265,9 +265,7 @@ def _time_order(df: pd.DataFrame, time: str) -> npt.NDArray[np.intp]:
     """Positions of the rows from first to last, rows of the same time in the order of the frame."""
     values = _column(df, time)
     if pd.api.types.is_object_dtype(values.dtype) or pd.api.types.is_string_dtype(values.dtype):
-        raise TypeError(
-            f"{time!r} holds {values.dtype}, not numbers or dates; convert it with pandas.to_datetime"
-        )
+        raise TypeError(f"{time!r} holds {values.dtype}, not numbers or dates; convert it with pandas.to_datetime")
     ordered = values.reset_index(drop=True).sort_values(kind="stable")
     return ordered.index.to_numpy(dtype=np.intp)
 

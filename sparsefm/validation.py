@@ -79,7 +79,9 @@ def _as_csr(X: Any, name: str) -> Any:
     """X as a scipy CSR container whose arrays may still be wrong."""
     if sp.issparse(X):
         if X.ndim != 2:
-            raise ValueError(f"{name} must be two-dimensional, (n_rows, n_columns); got a sparse array of shape {X.shape}")
+            raise ValueError(
+                f"{name} must be two-dimensional, (n_rows, n_columns); got a sparse array of shape {X.shape}"
+            )
         if X.format == "csr":
             return X
         _check_other_format(X, name)
@@ -99,7 +101,9 @@ def _as_csr(X: Any, name: str) -> Any:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name} holds values that are not numbers: {error}") from None
     if dense.dtype.kind not in "buif":
-        raise TypeError(f"{name} must hold real numbers, got an array of type {dense.dtype}; encode text with FrameEncoder")
+        raise TypeError(
+            f"{name} must hold real numbers, got an array of type {dense.dtype}; encode text with FrameEncoder"
+        )
     if dense.ndim != 2:
         raise ValueError(
             f"{name} must be two-dimensional, (n_rows, n_columns); got shape {dense.shape}. "
@@ -204,7 +208,9 @@ def check_target(y: Any, n_rows: int, *, name: str = "y") -> NDArray[np.float64]
     bad = ~np.isfinite(array)
     if bad.any():
         at = int(np.argmax(bad))
-        raise ValueError(f"{name} contains {array[at]} at position {at} ({bad.sum()} such values); drop or fill those rows")
+        raise ValueError(
+            f"{name} contains {array[at]} at position {at} ({bad.sum()} such values); drop or fill those rows"
+        )
     return array
 
 
@@ -235,5 +241,11 @@ def check_positive(value: Any, name: str, *, zero: bool = False, integer: bool =
     """Refuses a parameter that is not a positive (with zero=True: non-negative) finite number."""
     kind = "integer" if integer else "number"
     types = (int, np.integer) if integer else (int, float, np.integer, np.floating)
-    if isinstance(value, bool) or not isinstance(value, types) or not np.isfinite(value) or value < 0 or (value == 0 and not zero):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, types)
+        or not np.isfinite(value)
+        or value < 0
+        or (value == 0 and not zero)
+    ):
         raise ValueError(f"{name} must be a {'non-negative' if zero else 'positive'} {kind}, got {value!r}")

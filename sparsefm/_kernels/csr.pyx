@@ -2,7 +2,7 @@
 """Passes over CSR arrays that know no model: checking them, and turning them into columns."""
 from libc.math cimport isfinite
 from libc.stdint cimport int32_t, int64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 ctypedef fused IDX:

@@ -4,6 +4,7 @@ Work is cut into a number of pieces that follows from its size alone; threads on
 for one call: a pool kept between calls would be dead, and waited for, in a forked child.
 """
 
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,9 @@ def choose_isa(wanted: str | None) -> int:
     if not wanted:
         return ISA_NAMES.index(supported[-1])
     if wanted not in supported:
-        raise ValueError(f"SPARSEFM_ISA is {wanted!r}, but this machine and build offer {', '.join(supported)}; unset it")
+        raise ValueError(
+            f"SPARSEFM_ISA is {wanted!r}, but this machine and build offer {', '.join(supported)}; unset it"
+        )
     return ISA_NAMES.index(wanted)
 
 
@@ -47,7 +50,7 @@ def run_pieces(run: Callable[[int, int], None], n: int, work: int, n_threads: in
     n_threads = n_threads_or_default(n_threads)
     n_pieces = max(1, min(_MAX_PIECES, n, work // _WORK_PER_PIECE))
     bounds = [n * i // n_pieces for i in range(n_pieces + 1)]
-    pieces = list(zip(bounds[:-1], bounds[1:], strict=True))
+    pieces = list(itertools.pairwise(bounds))
     if n_threads == 1 or n_pieces == 1:
         for start, stop in pieces:
             run(start, stop)

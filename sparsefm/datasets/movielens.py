@@ -586,8 +586,7 @@ def _load(where: str, names: Iterable[str], read: Callable[[str], bytes]) -> Mov
             if table in _NEEDED[layout]:
                 beside = [n for n in names if PurePosixPath(n).parent == ratings_path.parent]
                 raise DataFileError(
-                    f"{where}: the {layout} layout needs {path} beside {ratings_path}; "
-                    f"found {', '.join(beside)}"
+                    f"{where}: the {layout} layout needs {path} beside {ratings_path}; found {', '.join(beside)}"
                 )
             continue
         if table == "items" and layout == "ml-100k" and columns is not None:

@@ -122,9 +122,7 @@ def make_ratings(
     0.8
     """
     if min(n_users, n_items, n_factors) < 1:
-        raise ValueError(
-            f"n_users, n_items and n_factors must be at least 1, got {n_users}, {n_items} and {n_factors}"
-        )
+        raise ValueError(f"n_users, n_items and n_factors must be at least 1, got {n_users}, {n_items} and {n_factors}")
     if not n_users <= n_ratings <= n_users * n_items:
         raise ValueError(
             f"n_ratings must be between n_users ({n_users:,}) and n_users * n_items ({n_users * n_items:,}), "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 
 from .._kernels import adaptive, dispatch
 from ..model import FMParams, aligned_zeros, score
@@ -16,25 +18,23 @@ from .problem import LOSSES, DivergenceError, Problem, mean_loss
 
 __all__ = ["SGD", "AdaGrad"]
 
-# Scores are near unit scale (the target is standardised, or logits), so a mean loss like this, or this many
-# times that of the constant start, is no fit on its way.
-_RUNAWAY = 1e3
-
 
 class _Fused(BaseEstimator):  # type: ignore[misc]
     """The loop over epochs; what a step does is one compile-time instance of _kernels/adaptive.h."""
 
     _optimiser: int
     _epsilon: float
+    _learning_rates: dict[str, float]
     max_iter: int
-    learning_rate: float
+    learning_rate: float | None
     tol: float
     patience: int
 
     def _check(self) -> None:
         name = type(self).__name__
         check_positive(self.max_iter, f"{name}(max_iter)", integer=True)
-        check_positive(self.learning_rate, f"{name}(learning_rate)")
+        if self.learning_rate is not None:
+            check_positive(self.learning_rate, f"{name}(learning_rate)")
         check_positive(self.tol, f"{name}(tol)", zero=True)
         check_positive(self.patience, f"{name}(patience)", integer=True)
 
@@ -45,13 +45,13 @@ class _Fused(BaseEstimator):  # type: ignore[misc]
         """
         self._check()
         rows, k = problem.rows, problem.n_factors
+        rate = self._learning_rates[problem.loss] if self.learning_rate is None else self.learning_rate
         table = _Table(rows.n_features, k, rows.dtype, has_state=self._optimiser == 1)
         occurring = _occurring(rows.indices, rows.n_features)
         adaptive.fill_uniform(table.array, k, occurring, problem.init_std, problem.seed)
 
         order = np.empty(rows.n_rows, dtype=rows.indices.dtype)
         w0, w0_state = problem.w0, 0.0
-        start_loss = mean_loss(problem.loss, problem.y, np.full(rows.n_rows, w0), problem.weight)
         best_loss, best_params, best_epoch = np.inf, None, 0
         for epoch in range(1, self.max_iter + 1):
             began = perf_counter()
@@ -70,20 +70,24 @@ class _Fused(BaseEstimator):  # type: ignore[misc]
                 w0_state,
                 self._optimiser,
                 LOSSES[problem.loss],
-                self.learning_rate,
+                rate,
                 self._epsilon,
                 problem.l2_linear,
                 problem.l2_factors,
                 dispatch.ISA,
             )
-            record: dict[str, Any] = {"epoch": epoch, "loss": total / rows.n_rows, "seconds": perf_counter() - began}
-            self._check_divergence(record["loss"], start_loss, epoch)
+            record: dict[str, Any] = {
+                "epoch": epoch,
+                "loss": total / rows.n_rows,
+                "seconds": perf_counter() - began,
+            }
+            self._check_finite(record["loss"], epoch, rate)
             if problem.evaluation is not None:
                 X, y, weight = problem.evaluation
                 record["eval_loss"] = mean_loss(
                     problem.loss, y, score(table.view(w0), X, n_threads=problem.n_threads), weight
                 )
-                self._check_divergence(record["eval_loss"], np.inf, epoch)
+                self._check_finite(record["eval_loss"], epoch, rate)
             if problem.report(record):
                 break
             if problem.early_stopping:
@@ -92,18 +96,27 @@ class _Fused(BaseEstimator):  # type: ignore[misc]
                 elif epoch - best_epoch >= self.patience:
                     break
         params = best_params if best_params is not None else table.copy(w0)
-        if not (np.isfinite(params.w0) and np.isfinite(params.w).all() and np.isfinite(params.V).all()):
-            self._check_divergence(np.nan, start_loss, epoch)
+        # a sum of squares is finite only if every parameter is
+        self._check_finite(float(params.w0**2 + np.vdot(params.w, params.w) + np.vdot(params.V, params.V)), epoch, rate)
+        start_loss = mean_loss(problem.loss, problem.y, np.full(rows.n_rows, problem.w0), problem.weight)
+        if record["loss"] > 2 * start_loss + 0.01:
+            warnings.warn(
+                f"the fit is worse than a constant: its mean loss is {record['loss']:.3g}, that of the constant "
+                f"{start_loss:.3g}. {self._advice(rate)}",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
         return params
 
-    def _check_divergence(self, loss: float, start_loss: float, epoch: int) -> None:
-        if np.isfinite(loss) and loss <= _RUNAWAY * max(start_loss, 1.0):
-            return
-        raise DivergenceError(
-            f"training diverged in epoch {epoch}: the mean loss is {loss:.3g}, that of a constant prediction "
-            f"{start_loss:.3g}. Scale numeric columns (Numeric() in a FrameEncoder, or StandardScaler), lower "
-            f"learning_rate={self.learning_rate}, raise l2_factors, or use solver='adagrad'"
+    def _advice(self, rate: float) -> str:
+        return (
+            "Scale numeric columns (Numeric() in a FrameEncoder, or StandardScaler), lower "
+            f"learning_rate={rate}, raise l2_factors, or use solver='adagrad'"
         )
+
+    def _check_finite(self, value: float, epoch: int, rate: float) -> None:
+        if not np.isfinite(value):
+            raise DivergenceError(f"training diverged in epoch {epoch}: the loss is {value}. {self._advice(rate)}")
 
 
 class AdaGrad(_Fused):
@@ -113,9 +126,11 @@ class AdaGrad(_Fused):
     ----------
     max_iter : int
         Passes over the rows.
-    learning_rate : float
-        Length of the first steps, in units of the (standardised) score. The step of a parameter shrinks with the root of
-        the sum of its squared gradients, so that rare features keep learning when frequent ones have settled.
+    learning_rate : float, optional
+        The step of a parameter is learning_rate · gradient / sqrt(3 + the sum of its squared gradients so far), so that
+        rare features keep learning when frequent ones have settled. None is 0.05 for the squared loss, whose target is
+        standardised, and 0.12 for the logistic loss, whose gradients are smaller: chosen, with the penalties, on
+        held-out parts of the training folds of MovieLens-100K and of three other data sets.
     tol, patience : float, int
         With early stopping: end after `patience` passes that did not lower the watched loss by more than tol.
 
@@ -128,10 +143,11 @@ class AdaGrad(_Fused):
     """
 
     _optimiser = 1
-    _epsilon = 1.0
+    _epsilon = 3.0  # chosen with the learning rates
+    _learning_rates = {"squared": 0.05, "logistic": 0.12}  # noqa: RUF012
 
     def __init__(
-        self, *, max_iter: int = 30, learning_rate: float = 0.03, tol: float = 0.0, patience: int = 3
+        self, *, max_iter: int = 30, learning_rate: float | None = None, tol: float = 0.0, patience: int = 3
     ) -> None:
         self.max_iter = max_iter
         self.learning_rate = learning_rate
@@ -148,15 +164,17 @@ class SGD(_Fused):
     ----------
     max_iter, tol, patience
         As for AdaGrad.
-    learning_rate : float
-        Step per unit of gradient.
+    learning_rate : float, optional
+        Step per unit of gradient. None is 0.01 for the squared loss of a standardised target and 0.03 for the logistic
+        loss.
     """
 
     _optimiser = 0
     _epsilon = 0.0
+    _learning_rates = {"squared": 0.01, "logistic": 0.03}  # noqa: RUF012
 
     def __init__(
-        self, *, max_iter: int = 30, learning_rate: float = 0.01, tol: float = 0.0, patience: int = 3
+        self, *, max_iter: int = 30, learning_rate: float | None = None, tol: float = 0.0, patience: int = 3
     ) -> None:
         self.max_iter = max_iter
         self.learning_rate = learning_rate

@@ -1,0 +1,86 @@
+# make quickstart [DATA=path]   MovieLens-100K in, trained models and recommendations out
+# make test                     the test suite
+# Both work alone on a machine with Python 3.11, gcc, make and git: they create .venv and install into it.
+#
+# On Linux pip's default torch brings gigabytes of CUDA. TORCH_INDEX=https://download.pytorch.org/whl/cpu takes
+# PyTorch's CPU build instead.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+KERNELS := $(wildcard sparsefm/_kernels/*.pyx sparsefm/_kernels/*.h)
+BUILD := setup.py setup.cfg pyproject.toml constraints.txt
+# the build's own environment is pinned like ours
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+
+.PHONY: quickstart test check lint types notebooks slow wheel min-versions bench clean
+
+quickstart: $(VENV)/base data/.movielens
+	$(BIN)/python -m sparsefm quickstart $(if $(DATA),--data "$(DATA)",$(if $(wildcard data/recbole-*.whl),--data $(wildcard data/recbole-*.whl)))
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest -m "not slow"
+
+# MovieLens-100K, all of it, lies inside one small wheel. It may not be redistributed, so it is fetched.
+data/.movielens:
+	mkdir -p data
+	$(if $(DATA),,$(PIP) download -q --no-deps -d data recbole==1.2.1 || echo "MovieLens-100K could not be fetched")
+	touch $@
+
+$(VENV)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(PIP) install -q --index-url $(TORCH_INDEX) torch)
+	touch $@
+
+$(VENV)/base: $(VENV)/python $(BUILD) $(KERNELS)
+	$(PIP) install -q -e ".[plot]"
+	touch $@
+
+$(VENV)/test: $(VENV)/base
+	$(PIP) install -q -e ".[plot,test]"
+	touch $@
+
+$(VENV)/check: $(VENV)/test
+	$(PIP) install -q -e ".[data,lint,notebook,plot,test]"
+	touch $@
+
+check: test lint types slow wheel min-versions
+
+lint: $(VENV)/check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint sparsefm/_kernels  # it looks for pycodestyle there
+
+types: $(VENV)/check
+	$(BIN)/mypy
+
+slow: $(VENV)/check data/.movielens
+	$(BIN)/python -m pytest -m slow
+
+notebooks: $(VENV)/check
+	$(BIN)/python -m pytest -m slow tests/test_notebooks.py
+
+# The source archive makes the wheel; the wheel is installed where no checkout is in reach.
+wheel: $(VENV)/check
+	rm -rf dist && $(BIN)/python -m build -q --outdir dist .
+	rm -rf build/wheel && mkdir -p build/wheel && $(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip --disable-pip-version-check install -q dist/*-abi3-*.whl pytest hypothesis
+	cp tests/test_kernels.py tests/reference.py build/wheel/
+	cd build/wheel && venv/bin/python -m pytest -c /dev/null -q -p no:cacheprovider test_kernels.py
+	build/wheel/venv/bin/python -c "import pathlib, sparsefm; folder = pathlib.Path(sparsefm.__file__).parent; size = sum(f.stat().st_size for f in folder.rglob('*.so')); print(f'kernels: {size / 1e6:.1f} MB in the wheel'); assert size < 6e6"
+
+# The lowest versions setup.cfg claims, with no torch in reach.
+min-versions: wheel
+	rm -rf build/min && mkdir -p build/min && $(PYTHON) -m venv build/min/venv
+	PIP_CONSTRAINT=$(CURDIR)/constraints-min.txt build/min/venv/bin/python -m pip --disable-pip-version-check install -q numpy scipy pandas scikit-learn safetensors matplotlib pytest hypothesis
+	build/min/venv/bin/python -m pip --disable-pip-version-check install -q --no-deps dist/*-abi3-*.whl
+	cp -r tests datasets build/min/
+	cd build/min && venv/bin/python -m pytest -c /dev/null -q -p no:cacheprovider --override-ini xfail_strict=true -m "not slow" tests
+
+bench: $(VENV)/check
+	$(BIN)/python -m pip --disable-pip-version-check install -q -e ".[bench]"
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info sparsefm/_kernels/*.c sparsefm/_kernels/*.so
