@@ -772,7 +772,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     ['Drama|War', 'Drama', '']
     """
 
-    def __init__(self, columns: dict[str, ColumnEncoder] | None = None) -> None:
+    def __init__(self, columns: Mapping[str, ColumnEncoder] | None = None) -> None:
         self.columns = columns
 
     def fit(self, X: Any, y: Any = None) -> Self:

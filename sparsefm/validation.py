@@ -8,6 +8,7 @@ canonical already are used as they are, read-only ones included; nothing of the 
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,7 +64,9 @@ def check_csr(X: Any, *, n_features: int | None = None, dtype: Any = None, name:
     if isinstance(X, Rows):
         rows = X
         if dtype is not None and rows.dtype != np.dtype(dtype):
-            data = None if rows.data is None else rows.data.astype(dtype)
+            data = None if rows.data is None else _converted(rows.data, np.dtype(dtype))
+            if data is not None:
+                _scan(rows.indptr, rows.indices, data, rows.n_features, name)
             rows = rows._replace(data=data, dtype=np.dtype(dtype))
     else:
         rows = _rows_of(_as_csr(X, name), dtype, name)
@@ -84,16 +87,21 @@ def _as_csr(X: Any, name: str) -> Any:
             )
         if X.format == "csr":
             return X
-        _check_other_format(X, name)
-        return X.tocsr()
+        try:
+            X = copy.copy(X) if X.format in ("csc", "bsr") else X  # check_format replaces attributes
+            _check_other_format(X, name)
+            return X.tocsr()
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"{name} is not a valid {X.format.upper()} matrix of numbers: {error}") from None
     if isinstance(X, pd.DataFrame):
-        other = [c for c in X.columns if not (pd.api.types.is_numeric_dtype(X[c]) or pd.api.types.is_bool_dtype(X[c]))]
+        other = [c for c, dtype in zip(X.columns, X.dtypes, strict=True) if not _is_real(dtype)]
         if other:
             raise ValueError(
                 f"{name} has columns that are not numbers: {', '.join(map(repr, other[:5]))}; "
                 "turn them into columns of a matrix with FrameEncoder, or give the estimator encoder="
             )
-        X = X.to_numpy(dtype=np.float64, na_value=np.nan)
+        wide = any(_is_float64(dtype) for dtype in X.dtypes)
+        X = X.to_numpy(dtype=np.float64 if wide else np.float32, na_value=np.nan)
     dense = np.asarray(X)
     if dense.dtype.kind == "O":
         try:
@@ -109,23 +117,53 @@ def _as_csr(X: Any, name: str) -> Any:
             f"{name} must be two-dimensional, (n_rows, n_columns); got shape {dense.shape}. "
             "Reshape your data: X.reshape(1, -1) if it is one row, X.reshape(-1, 1) if it is one column"
         )
+    if not dense.dtype.isnative or dense.dtype == np.float16:  # which scipy does not take
+        dense = dense.astype(np.float64 if _is_float64(dense.dtype) else np.float32)
     return sp.csr_array(dense)
 
 
+def _is_float64(dtype: Any) -> bool:
+    """In either byte order, NumPy's or pandas'."""
+    return dtype.kind == "f" and dtype.itemsize == 8
+
+
+def _is_real(dtype: Any) -> bool:
+    return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype)
+
+
 def _check_other_format(X: Any, name: str) -> None:
-    """scipy's conversions write where the indices say: look at them first."""
+    """scipy's conversions read and write where the indices and lengths say: look at them first."""
     if X.format == "coo":
+        if len(X.coords) != 2:
+            raise ValueError(f"{name} has {len(X.coords)} arrays of coordinates, a matrix needs 2")
         for axis, (index, size) in enumerate(zip(X.coords, X.shape, strict=True)):
+            _check_integers(index, f"{name}.coords[{axis}]")
             if len(index) != len(X.data):
                 raise ValueError(f"{name}: {len(index)} coordinates on axis {axis} for {len(X.data)} values")
             if len(index) and (index.min() < 0 or index.max() >= size):
                 bad = index[(index < 0) | (index >= size)][0]
                 raise ValueError(f"{name} has index {bad} on axis {axis}, outside 0 … {size - 1}")
     elif X.format in ("csc", "bsr"):
-        try:
-            X.check_format(full_check=True)
-        except (ValueError, IndexError) as error:
-            raise ValueError(f"{name} is not a valid {X.format.upper()} matrix: {error}") from None
+        _check_integers(X.indptr, f"{name}.indptr")
+        _check_integers(X.indices, f"{name}.indices")
+        X.check_format(full_check=True)
+    elif X.format == "dia":
+        _check_integers(X.offsets, f"{name}.offsets")
+        if X.data.ndim != 2 or len(X.data) != len(X.offsets):
+            raise ValueError(f"{name} has {len(X.offsets)} offsets for values of shape {X.data.shape}")
+    elif X.format == "lil":
+        n_rows = X.shape[0]
+        for what, lists in (("rows", X.rows), ("data", X.data)):
+            if getattr(lists, "shape", None) != (n_rows,) or not all(type(each) is list for each in lists):
+                raise ValueError(f"{name}.{what} must hold one list a row, {n_rows} in all")
+        if [*map(len, X.rows)] != [*map(len, X.data)]:
+            raise ValueError(f"{name} has rows with more column indices than values, or fewer")
+
+
+def _check_integers(array: Any, what: str) -> None:
+    if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "iu":
+        got = f"shape {array.shape} and type {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(f"{what} must be a one-dimensional array of integers, got {got}")
 
 
 def _rows_of(X: Any, dtype: Any, name: str) -> Rows:
@@ -154,7 +192,7 @@ def _rows_of(X: Any, dtype: Any, name: str) -> Rows:
     if data.dtype.kind not in "buif":
         raise ValueError(f"{name} must hold real numbers, got values of type {data.dtype}. Complex data not supported")
     if dtype is None:
-        dtype = np.float64 if data.dtype == np.float64 else np.float32
+        dtype = np.float64 if _is_float64(data.dtype) else np.float32
     indices, data = indices[:nnz], _converted(data[:nnz], np.dtype(dtype))
 
     ones = _scan(indptr, indices, data, n_features, name)
@@ -202,6 +240,8 @@ def check_target(y: Any, n_rows: int, *, name: str = "y") -> NDArray[np.float64]
     if array.shape != (n_rows,):
         raise ValueError(f"{name} must have one value a row of X, shape ({n_rows},); got shape {array.shape}")
     try:
+        if array.dtype.kind not in "buifO":
+            raise TypeError
         array = array.astype(np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must hold numbers, got an array of type {array.dtype}") from None
@@ -224,6 +264,8 @@ def check_sample_weight(sample_weight: Any, n_rows: int) -> NDArray[np.float64] 
     if weight.shape != (n_rows,):
         raise ValueError(f"sample_weight must have one value a row of X, shape ({n_rows},); got shape {weight.shape}")
     try:
+        if weight.dtype.kind not in "buifO":
+            raise TypeError
         weight = weight.astype(np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"sample_weight must hold numbers, got an array of type {weight.dtype}") from None
