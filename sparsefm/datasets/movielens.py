@@ -648,7 +648,11 @@ def load_movielens(path: str | Path) -> MovieLens:
     if not zipfile.is_zipfile(path):
         raise DataFileError(f"{path} is neither a folder nor a whole zip or wheel; expected {_EXPECTED}")
 
-    with zipfile.ZipFile(path) as archive:
+    try:
+        opened = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise DataFileError(f"{path} is a damaged archive: {error}") from error
+    with opened as archive:
 
         def read(name: str) -> bytes:
             try:
