@@ -33,19 +33,20 @@ $(VENV)/python:
 	$(if $(TORCH_INDEX),$(PIP) install -q --index-url $(TORCH_INDEX) torch)
 	touch $@
 
+# Each set holds the one before, and installing builds the kernels: the larger set counts as the smaller ones too.
 $(VENV)/base: $(VENV)/python $(BUILD) $(KERNELS)
 	$(PIP) install -q -e ".[plot]"
 	touch $@
 
-$(VENV)/test: $(VENV)/base
+$(VENV)/test: $(VENV)/python $(BUILD) $(KERNELS)
 	$(PIP) install -q -e ".[plot,test]"
-	touch $@
+	touch $(VENV)/base $@
 
-$(VENV)/check: $(VENV)/test
+$(VENV)/check: $(VENV)/python $(BUILD) $(KERNELS)
 	$(PIP) install -q -e ".[data,lint,notebook,plot,test]"
-	touch $@
+	touch $(VENV)/base $(VENV)/test $@
 
-check: test lint types slow wheel min-versions
+check: $(VENV)/check test lint types slow wheel min-versions
 
 lint: $(VENV)/check
 	$(BIN)/ruff check .
@@ -67,7 +68,7 @@ wheel: $(VENV)/check
 	rm -rf build/wheel && mkdir -p build/wheel && $(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/python -m pip --disable-pip-version-check install -q dist/*-abi3-*.whl pytest hypothesis
 	cp tests/test_kernels.py tests/reference.py build/wheel/
-	cd build/wheel && venv/bin/python -m pytest -c /dev/null -q -p no:cacheprovider test_kernels.py
+	cd build/wheel && venv/bin/python -m pytest -q -p no:cacheprovider --rootdir=. -c /dev/null test_kernels.py
 	build/wheel/venv/bin/python -c "import pathlib, sparsefm; folder = pathlib.Path(sparsefm.__file__).parent; size = sum(f.stat().st_size for f in folder.rglob('*.so')); print(f'kernels: {size / 1e6:.1f} MB in the wheel'); assert size < 6e6"
 
 # The lowest versions setup.cfg claims, with no torch in reach.
