@@ -55,9 +55,7 @@ def main() -> None:
     write_csv("ml-latest/ratings.csv", [("userId", "movieId", "rating", "timestamp"), *ratings])
     movies = [(i, title, "|".join(genres) or "(no genres listed)") for i, title, _, genres in items]
     write_csv("ml-latest/movies.csv", [("movieId", "title", "genres"), *movies])
-    write_csv(
-        "ml-latest/links.csv", [("movieId", "imdbId", "tmdbId"), *((i, f"{i:07d}", i) for i, *_ in items)]
-    )
+    write_csv("ml-latest/links.csv", [("movieId", "imdbId", "tmdbId"), *((i, f"{i:07d}", i) for i, *_ in items)])
     tags = [(u, i, f"seen, {'twice' if r > 3 else 'once'}", t) for u, i, r, t in ratings[:5]]
     write_csv("ml-latest/tags.csv", [("userId", "movieId", "tag", "timestamp"), *tags])
 

@@ -160,11 +160,7 @@ class Vocabulary:
     def labels(self) -> list[str]:
         """The levels as text; strings are quoted where they could be taken for something else."""
         mixed = len(set(map(type, self.levels))) > 1
-        quote = {
-            level
-            for level in self.levels
-            if isinstance(level, str) and (mixed or level in (UNKNOWN, MISSING))
-        }
+        quote = {level for level in self.levels if isinstance(level, str) and (mixed or level in (UNKNOWN, MISSING))}
         return [repr(level) if level in quote else str(level) for level in self.levels]
 
     def take(self, numbers: Ints) -> pd.Series[Any]:
@@ -422,9 +418,7 @@ class MultiHot:
         _check_levels(self, column)
         _check_choice(column, "weight", self.weight, ("sqrt", None))
         if self.sep is not None and (not isinstance(self.sep, str) or not self.sep):
-            raise ValueError(
-                f"column {column!r}: sep must be a non-empty string or None, got {_short(self.sep)}"
-            )
+            raise ValueError(f"column {column!r}: sep must be a non-empty string or None, got {_short(self.sep)}")
 
     def _read(self, cells: pd.Series[Any], column: str) -> Cells:
         distinct: Sequence[object]
@@ -454,8 +448,7 @@ class MultiHot:
         expected = "a list, tuple, set or 1-d array" + (f", or text with {self.sep!r}" if self.sep else "")
         hint = "; name the separator of text as sep" if isinstance(cell, str) else ""
         raise TypeError(
-            f"column {column!r}: a MultiHot cell must be {expected}, "
-            f"got {type(cell).__name__} {_short(cell)}{hint}"
+            f"column {column!r}: a MultiHot cell must be {expected}, got {type(cell).__name__} {_short(cell)}{hint}"
         )
 
 
@@ -550,9 +543,7 @@ class _Levels:
         return {"vocabulary": meta}, arrays
 
     @classmethod
-    def from_state(
-        cls, name: str, encoder: Any, meta: Any, arrays: Mapping[str, npt.NDArray[Any]]
-    ) -> _Levels:
+    def from_state(cls, name: str, encoder: Any, meta: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> _Levels:
         _expect_keys(meta, ["vocabulary"])
         return cls(name, encoder, Vocabulary.from_state(_entry(meta, "vocabulary", dict), arrays))
 
@@ -605,9 +596,7 @@ class _Number:
     def _encode(self, values: npt.NDArray[np.float64]) -> Block:
         missing = np.isnan(values)
         if self.encoder.missing == "error" and missing.any():
-            raise ValueError(
-                f"column {self.name!r}: {missing.sum()} missing value(s), refused by missing='error'"
-            )
+            raise ValueError(f"column {self.name!r}: {missing.sum()} missing value(s), refused by missing='error'")
         with np.errstate(over="ignore", under="ignore"):
             data = ((values - self.mean) / self.std).astype(np.float32)
         if np.isinf(data).any():
@@ -632,9 +621,7 @@ class _Number:
         return {"mean": self.mean, "std": self.std, "indicator": self.indicator}, {}
 
     @classmethod
-    def from_state(
-        cls, name: str, encoder: Any, meta: Any, arrays: Mapping[str, npt.NDArray[Any]]
-    ) -> _Number:
+    def from_state(cls, name: str, encoder: Any, meta: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> _Number:
         _expect_keys(meta, ["mean", "std", "indicator"])
         _expect_keys(arrays, [])
         mean, std = _entry(meta, "mean", float), _entry(meta, "std", float)
@@ -936,9 +923,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             if repeated:
                 raise ValueError(f"column names must be unique, the frame repeats {_listed(repeated)}")
             if reset and 0 in X.shape:
-                raise ValueError(
-                    f"the frame has shape {X.shape}, a minimum of 1 row and 1 column is required"
-                )
+                raise ValueError(f"the frame has shape {X.shape}, a minimum of 1 row and 1 column is required")
             series = [X.iloc[:, i] for i in range(X.shape[1])]
             names = list(X.columns)
         else:

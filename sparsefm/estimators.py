@@ -17,6 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import persistence
+from ._kernels.dispatch import n_threads_or_default
 from .encoders import FrameEncoder
 from .model import FMParams, represent, score
 from .persistence import ModelFileError
@@ -62,6 +63,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         if self.l2_factors is not None:
             check_positive(self.l2_factors, "l2_factors", zero=True)
         check_positive(self.init_std, "init_std", zero=True)
+        n_threads_or_default(self.n_threads)
         if self.early_stopping and not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction!r}")
 
@@ -104,7 +106,10 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         if eval_set is not None and not (isinstance(eval_set, (tuple, list)) and len(eval_set) in (2, 3)):
             raise ValueError("eval_set must be (X, y) or (X, y, sample_weight)")
+        if hasattr(self, "params_"):
+            del self.params_  # a fit that fails leaves none, not a mixture with the last one
         if eval_set is None and self.early_stopping:
+            _check_structure(X)
             X, y, sample_weight, eval_set = self._set_aside(X, y, sample_weight)
         rows, y = self._encode_fit(X, y)
         weight = check_sample_weight(sample_weight, rows.n_rows)
@@ -119,14 +124,23 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
                 f"{'watch' if n_watched == 0 else 'fit'}; give eval_set=(X, y) or early_stopping=False"
             )
         X = sp.csr_array(X) if sp.issparse(X) else X
+        check_sample_weight(sample_weight, n_rows)
         weight = None if sample_weight is None else np.broadcast_to(np.asarray(sample_weight), n_rows)
+        if len(y) != n_rows:
+            raise ValueError(f"X has {n_rows} rows, but y has {len(y)} values: give one target a row")
         order = np.random.default_rng(self._seed()).permutation(n_rows)
+        if isinstance(self, ClassifierMixin):  # a row of each class stays
+            first = ~pd.Series(np.asarray(y)).duplicated().to_numpy()
+            order = np.concatenate([order[~first[order]], order[first[order]]])
         watched, kept = np.sort(order[:n_watched]), np.sort(order[n_watched:])
         (X_kept, y_kept, weight_kept), aside = (
             tuple(None if values is None else _safe_indexing(values, rows) for values in (X, y, weight))
             for rows in (kept, watched)
         )
         return X_kept, y_kept, weight_kept, aside
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "params_")
 
     def _seed(self) -> int:
         if isinstance(self.random_state, (int, np.integer)):
@@ -158,7 +172,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             self.history_.append(record)
             if self.verbose:
                 _print_progress(type(self).__name__, record, solver.max_iter)
-            stops = [callback(self, record) is True for callback in self.callbacks or ()]  # every one is called
+            stops = [_is_true(callback(self, record)) for callback in self.callbacks or ()]  # every one is called
             return any(stops)
 
         params: FMParams = solver.solve(
@@ -410,8 +424,11 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         """
         rows, y, weight, eval_set = self._start(X, y, sample_weight, eval_set)
         y = check_target(y, rows.n_rows)
-        mean = float(np.average(y, weights=weight))
-        spread = float(np.sqrt(np.average((y - mean) ** 2, weights=weight)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = float(np.average(y, weights=weight))
+            spread = float(np.sqrt(np.average((y - mean) ** 2, weights=weight)))
+        if not np.isfinite(mean + spread) or (spread == 0 and y.min() != y.max()):
+            raise ValueError(f"y goes from {y.min():.3g} to {y.max():.3g}; its squares leave float64: rescale it")
         scale = spread if spread > 0 else 1.0
         evaluation = None
         if eval_set is not None:
@@ -437,7 +454,8 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         V *= V.dtype.type(np.sqrt(scale))
         w *= w.dtype.type(scale)
         self.params_ = FMParams(mean + scale * params.w0, w, V)
-        self.target_range_ = (float(y.min()), float(y.max()))
+        counting = y if weight is None else y[weight > 0]
+        self.target_range_ = (float(counting.min()), float(counting.max()))
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -524,9 +542,10 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
             labels = np.asarray(eval_set[1])
             if labels.shape != (X_watched.n_rows,):
                 raise ValueError(f"the y of eval_set must have shape ({X_watched.n_rows},), got {labels.shape}")
-            unknown = np.setdiff1d(labels, self.classes_)
-            if len(unknown):
-                raise ValueError(f"the y of eval_set has classes that y has not: {unknown[:5].tolist()}")
+            known = set(self.classes_.tolist())
+            unknown = [label for label in dict.fromkeys(labels.tolist()) if label not in known]
+            if unknown:
+                raise ValueError(f"the y of eval_set has classes that y has not: {unknown[:5]}")
             watched = (X_watched, labels, given)
         self.history_ = []
         seed = self._seed()
@@ -567,7 +586,9 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
         if share.ndim == 1:
             return np.stack([1 - share, share], axis=1)
         total = share.sum(axis=1, keepdims=True)
-        scaled: NDArray[Any] = np.where(total > 0, share / np.maximum(total, np.finfo(np.float64).tiny), 1 / share.shape[1])
+        scaled: NDArray[Any] = np.where(
+            total > 0, share / np.maximum(total, np.finfo(np.float64).tiny), 1 / share.shape[1]
+        )
         return scaled
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -581,13 +602,17 @@ def _each(params: Any, of: Any) -> Any:
     return tuple(of(p) for p in params) if isinstance(params, tuple) else of(params)
 
 
+def _is_true(value: Any) -> bool:
+    return isinstance(value, (bool, np.bool_)) and bool(value)
+
+
 def _all_numbers(X: pd.DataFrame) -> bool:
     return all(pd.api.types.is_numeric_dtype(dtype) for dtype in X.dtypes)
 
 
 def _check_structure(X: Any) -> None:
     """Sparse containers before scikit-learn looks at them: its conversions trust the indices."""
-    if sp.issparse(X) and X.ndim == 2 and X.shape[0] > 0 and X.shape[1] > 0 and X.dtype.kind in "buif":
+    if sp.issparse(X) and X.ndim == 2 and X.shape[0] > 0 and X.shape[1] > 0:
         check_csr(X)
 
 
@@ -605,6 +630,8 @@ def _pairs(exclude: Any, contexts: pd.DataFrame, candidates: pd.DataFrame, user:
     """Sparse (n_contexts, n_candidates) with a one at each excluded pair."""
     if not isinstance(exclude, pd.DataFrame) or not {user, item} <= set(exclude.columns):
         raise ValueError(f"exclude must be a DataFrame with columns {user!r} and {item!r}")
+    if len(exclude) == 0:
+        return None
     for frame, column in ((contexts, user), (candidates, item)):
         ours, theirs = (pd.api.types.is_numeric_dtype(f[column]) for f in (frame, exclude))
         if ours != theirs:
@@ -613,9 +640,9 @@ def _pairs(exclude: Any, contexts: pd.DataFrame, candidates: pd.DataFrame, user:
                 "no pair would match; give both the same type"
             )
     place = pd.Index(candidates[item]).get_indexer(exclude[item])
-    shown = pd.DataFrame({user: exclude[user].array[place >= 0], "place": place[place >= 0]})
-    requests = pd.DataFrame({user: contexts[user].array, "request": np.arange(len(contexts))})
-    found = requests.merge(shown, on=user)
+    shown = pd.DataFrame({"user": exclude[user].array[place >= 0], "place": place[place >= 0]})
+    requests = pd.DataFrame({"user": contexts[user].array, "request": np.arange(len(contexts))})
+    found = requests.merge(shown, on="user")
     ones = np.ones(len(found), dtype=np.int8)
     return sp.coo_array((ones, (found["request"], found["place"])), shape=(len(contexts), len(candidates))).tocsr()
 
@@ -638,7 +665,10 @@ def _to_state(model: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         raise TypeError(
             f"a model with a solver of your own, {type(solver).__name__}, cannot be saved: load could not make it"
         )
-    options["solver"] = {"name": type(solver).__name__.lower(), "options": solver.get_params()}
+    options["solver"] = {
+        "name": type(solver).__name__.lower(),
+        "options": {key: _plain(value) for key, value in solver.get_params().items()},
+    }
     if not isinstance(options["random_state"], (int, np.integer)):
         options["random_state"] = None
     if isinstance(options.get("class_weight"), dict):
@@ -709,6 +739,8 @@ def _from_state(meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> FMRegr
     n_params = meta["n_params"]
     if not isinstance(n_params, int) or isinstance(n_params, bool) or not 1 <= n_params <= len(arrays):
         raise ValueError(f"it announces {n_params!r} score functions")
+    if cls is FMRegressor and n_params != 1:
+        raise ValueError(f"it announces {n_params} score functions for a regressor")
     params = []
     for i in range(n_params):
         w0, w, V = (arrays[f"{name}.{i}"] for name in ("w0", "w", "V"))
@@ -760,6 +792,8 @@ def _labels(state: dict[str, Any], n_params: int) -> NDArray[Any]:
     dtype, labels = np.dtype(state["dtype"]), state["labels"]
     if dtype.kind not in _LABEL_KINDS or not all(isinstance(label, _LABEL_KINDS[dtype.kind]) for label in labels):
         raise ValueError("its class labels are malformed")
+    if dtype.itemsize > 4096:
+        raise ValueError(f"its class labels take {dtype.itemsize} bytes each")
     classes = np.array(labels, dtype=dtype)
     if (
         classes.tolist() != labels

@@ -50,6 +50,8 @@ class FMParams:
             raise ValueError(f"w and V must both be float32 or both float64; got {w.dtype} and {V.dtype}")
         if V.size and (V.strides[1] != V.itemsize or (len(V) > 1 and V.strides[0] < V.shape[1] * V.itemsize)):
             raise ValueError("the factors of one feature must lie side by side: pass np.ascontiguousarray(V)")
+        if w.strides[0] % w.itemsize or V.strides[0] % V.itemsize:
+            raise ValueError("w and V must not be parts of packed records: pass np.ascontiguousarray of each")
 
     @property
     def n_features(self) -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from .validation import check_positive
+from .validation import check_csr, check_positive
 
 __all__ = ["top_k"]
 
@@ -47,11 +46,12 @@ def top_k(
     (user_bias, user_vectors), (item_bias, item_vectors) = users, items
     n_users, n_items = len(user_bias), len(item_bias)
     if exclude is not None:
-        if exclude.shape != (n_users, n_items):
+        seen = check_csr(exclude, dtype=np.float64, name="exclude")
+        if (seen.n_rows, seen.n_features) != (n_users, n_items):
             raise ValueError(
-                f"exclude must have shape (n_users, n_items) = ({n_users}, {n_items}), got {exclude.shape}"
+                f"exclude must have shape (n_users, n_items) = ({n_users}, {n_items}), "
+                f"got {(seen.n_rows, seen.n_features)}"
             )
-        exclude = sp.csr_array(exclude)
     ids = np.full((n_users, k), -1, dtype=np.int64)
     top = np.full((n_users, k), -np.inf, dtype=user_vectors.dtype)
     n_shown = min(k, n_items)
@@ -64,9 +64,9 @@ def top_k(
         scores += item_bias
         scores += (user_bias[block] + user_bias.dtype.type(w0))[:, None]
         if exclude is not None:
-            seen = exclude[block].tocoo()
-            shown = seen.data != 0
-            scores[seen.coords[0][shown], seen.coords[1][shown]] = -np.inf
+            bounds = seen.indptr[start : block.stop + 1]
+            request = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+            scores[request, seen.indices[bounds[0] : bounds[-1]]] = -np.inf
         cut = np.partition(scores, n_items - n_shown, axis=1)[:, n_items - n_shown]
         for row, (each, least) in enumerate(zip(scores, cut, strict=True), start):
             best = np.flatnonzero((each >= least) & (each > -np.inf))

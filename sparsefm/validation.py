@@ -124,7 +124,8 @@ def _as_csr(X: Any, name: str) -> Any:
 
 def _is_float64(dtype: Any) -> bool:
     """In either byte order, NumPy's or pandas'."""
-    return dtype.kind == "f" and dtype.itemsize == 8
+    dtype = getattr(dtype, "subtype", dtype)  # of pandas' sparse columns
+    return bool(dtype.kind == "f" and dtype.itemsize == 8)
 
 
 def _is_real(dtype: Any) -> bool:
@@ -286,8 +287,7 @@ def check_positive(value: Any, name: str, *, zero: bool = False, integer: bool =
     if (
         isinstance(value, bool)
         or not isinstance(value, types)
-        or not np.isfinite(value)
-        or value < 0
+        or not 0 <= value < np.inf  # also false for NaN, and an integer may be of any size
         or (value == 0 and not zero)
     ):
         raise ValueError(f"{name} must be a {'non-negative' if zero else 'positive'} {kind}, got {value!r}")

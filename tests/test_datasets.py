@@ -182,9 +182,7 @@ def test_recbole_interactions_alone_are_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_byte_order_mark_windows_lines_and_blank_lines_are_read_over(tmp_path: Path, layout: str) -> None:
     plain = load_movielens(write(tmp_path / "plain", LAYOUTS[layout]))
-    folder = write(
-        tmp_path / "windows", {n: t.replace("\n", "\r\n") + "\r\n" for n, t in LAYOUTS[layout].items()}
-    )
+    folder = write(tmp_path / "windows", {n: t.replace("\n", "\r\n") + "\r\n" for n, t in LAYOUTS[layout].items()})
     for file in folder.iterdir():
         data = file.read_bytes()
         # a mark promises UTF-8, so not where the file is latin-1
@@ -260,9 +258,7 @@ def test_a_text_id_among_the_tags_alone_counts_too(tmp_path: Path) -> None:
 
 
 def test_negative_and_large_integers_are_integers(tmp_path: Path) -> None:
-    ml = load_movielens(
-        write(tmp_path, damaged(ML_10M, "tags.dat", "1::122::", "-9223372036854775808::122::"))
-    )
+    ml = load_movielens(write(tmp_path, damaged(ML_10M, "tags.dat", "1::122::", "-9223372036854775808::122::")))
     assert ml.ratings["user_id"].dtype == np.int64
 
 
@@ -313,9 +309,7 @@ def test_two_data_sets_are_an_error_that_names_both() -> None:
 
 def test_no_data_set_is_an_error_that_says_what_is_there_and_what_should_be(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no ratings")
-    with pytest.raises(
-        DataFileError, match=r"no data set \(notes.txt\); expected .*u\.data.*ratings\.csv.*\.inter"
-    ):
+    with pytest.raises(DataFileError, match=r"no data set \(notes.txt\); expected .*u\.data.*ratings\.csv.*\.inter"):
         load_movielens(tmp_path)
     with pytest.raises(DataFileError, match="no files"):
         load_movielens(write(tmp_path / "nothing", {}))
@@ -448,9 +442,7 @@ def test_undecodable_bytes_are_named(tmp_path: Path, layout: str) -> None:
         load_movielens(folder)
 
 
-@pytest.mark.parametrize(
-    ("layout", "file"), [(layout, file) for layout, files in LAYOUTS.items() for file in files]
-)
+@pytest.mark.parametrize(("layout", "file"), [(layout, file) for layout, files in LAYOUTS.items() for file in files])
 @pytest.mark.parametrize("text", ["", "\n\n"])
 def test_an_empty_file_is_named(tmp_path: Path, layout: str, file: str, text: str) -> None:
     with pytest.raises(DataFileError, match=rf"^{file}: the file is empty"):

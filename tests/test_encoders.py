@@ -27,9 +27,7 @@ from sparsefm import encoders
 from sparsefm.encoders import FrameEncoder, MultiHot, Numeric, OneHot, Vocabulary
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-NEEDS_ARROW = pytest.mark.skipif(
-    importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed"
-)
+NEEDS_ARROW = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
 
 
 # The reference ---------------------------------------------------------------------------------------------
@@ -92,27 +90,19 @@ def reference(specification, train, frame):
         layout += [(name, "missing")] * (encoder.missing == "own")
         layout += [(name, level) for level in kept]
         for row, cell in zip(rows, cells, strict=True):
-            found = (
-                {"missing"}
-                if is_missing(cell)
-                else {m if m in kept else "unknown" for m in members(encoder, cell)}
-            )
+            found = {"missing"} if is_missing(cell) else {m if m in kept else "unknown" for m in members(encoder, cell)}
             entries = [(name, entry) for entry in found if (name, entry) in layout]
             weight = 1.0 if getattr(encoder, "weight", None) is None else 1 / math.sqrt(max(len(entries), 1))
             row.update(dict.fromkeys(entries, weight))
     names = list(specification)
-    dense = np.array([[row.get(column, 0.0) for column in layout] for row in rows]).reshape(
-        len(rows), len(layout)
-    )
+    dense = np.array([[row.get(column, 0.0) for column in layout] for row in rows]).reshape(len(rows), len(layout))
     return dense, np.array([names.index(name) for name, _ in layout])
 
 
 def assert_well_formed(X, encoder):
     assert isinstance(X, sparse.csr_array)
     assert (X.data.dtype, X.indices.dtype, X.indptr.dtype) == (np.float32, np.int32, np.int32)
-    assert (
-        X.shape[1] == encoder.n_features_out_ == len(encoder.get_feature_names_out()) == len(encoder.fields_)
-    )
+    assert X.shape[1] == encoder.n_features_out_ == len(encoder.get_feature_names_out()) == len(encoder.fields_)
     assert (X.data != 0).all()
     for a, b in zip(X.indptr[:-1], X.indptr[1:], strict=True):
         assert (np.diff(X.indices[a:b]) > 0).all()  # sorted, nothing twice
@@ -174,9 +164,7 @@ def tasks(draw):
         "mixed": draw(st.builds(OneHot, **LEVEL_OPTIONS)),
         "texts": draw(st.builds(MultiHot, st.just("|"), weight=weight, **LEVEL_OPTIONS)),
         "number": draw(
-            st.builds(
-                Numeric, st.sampled_from(["standard", None]), missing=st.sampled_from(["own", "ignore"])
-            )
+            st.builds(Numeric, st.sampled_from(["standard", None]), missing=st.sampled_from(["own", "ignore"]))
         ),
         "word": draw(st.builds(OneHot, **LEVEL_OPTIONS)),
         "lists": draw(st.builds(MultiHot, weight=weight, **LEVEL_OPTIONS)),
@@ -395,9 +383,7 @@ def test_ignored_levels_do_not_count_and_unknown_ones_count_once():
 
 @pytest.mark.parametrize("container", [list, tuple, set, frozenset, np.array])
 def test_every_container_of_levels_is_read_alike(container):
-    frame, encoder = one(
-        [container(["a"]), container(["b", "a"])], MultiHot(missing="ignore", unknown="ignore")
-    )
+    frame, encoder = one([container(["a"]), container(["b", "a"])], MultiHot(missing="ignore", unknown="ignore"))
     X = encoder.fit_transform(frame)
     assert X.sum(axis=1) == pytest.approx([1, math.sqrt(2)])
     assert encoder.inverse_transform(X)["c"].tolist() == [["a"], ["a", "b"]]
@@ -613,9 +599,7 @@ def test_wrong_frames_are_refused(ratings, specification):
         encoder.fit(ratings, [1, 2])
     with pytest.raises(TypeError, match=r"[Ss]parse"):
         encoder.fit(sparse.csr_array(np.eye(3)))
-    with pytest.raises(
-        ValueError, match=r"'user_id', 'genres', 'age' not in the input; it has 'x0', 'x1', 'x2'"
-    ):
+    with pytest.raises(ValueError, match=r"'user_id', 'genres', 'age' not in the input; it has 'x0', 'x1', 'x2'"):
         encoder.fit(np.eye(3))
 
 
@@ -658,9 +642,7 @@ def test_dtypes_choose_the_encoders_when_no_columns_are_named(ratings):
 
 
 def test_an_integer_beside_categories_is_asked_about(ratings):
-    with pytest.raises(
-        ValueError, match=r"'user_id', 'rating' beside.*is 'user_id' an id \(OneHot\) or a number"
-    ):
+    with pytest.raises(ValueError, match=r"'user_id', 'rating' beside.*is 'user_id' an id \(OneHot\) or a number"):
         FrameEncoder().fit(ratings)
     with pytest.raises(ValueError, match="column 'day' has dtype datetime64"):
         FrameEncoder().fit(pd.DataFrame({"day": pd.to_datetime(["2024-01-01"])}))
@@ -739,9 +721,7 @@ def example_state():
 def spots(node, path=()):
     """The path of every node of a JSON tree."""
     yield path
-    for step, child in (
-        node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    ):
+    for step, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
         yield from spots(child, (*path, step))
 
 
@@ -786,18 +766,12 @@ def test_a_damaged_state_is_a_value_error_or_a_working_encoder(data):
             elif change == 1:
                 arrays[data.draw(st.text(max_size=4))] = array
             elif change == 2:
-                arrays[name] = data.draw(
-                    st.sampled_from([array[:-1], array[::-1], np.append(array, array), array[:0]])
-                )
+                arrays[name] = data.draw(st.sampled_from([array[:-1], array[::-1], np.append(array, array), array[:0]]))
             elif change == 3:
-                arrays[name] = data.draw(
-                    st.sampled_from([array.astype(float), array[None], None, array.tolist()])
-                )
+                arrays[name] = data.draw(st.sampled_from([array.astype(float), array[None], None, array.tolist()]))
             elif change == 4 and array.ndim == 1 and array.size and array.dtype.kind == "i":
                 extreme = st.sampled_from([-(2**63), 2**63 - 1, -1, 2**40, 253402300800 * 10**6])
-                array[data.draw(st.integers(0, array.size - 1))] = data.draw(
-                    st.one_of(st.integers(-9, 9), extreme)
-                )
+                array[data.draw(st.integers(0, array.size - 1))] = data.draw(st.one_of(st.integers(-9, 9), extreme))
                 arrays[name] = array
             elif array.ndim == 1 and array.size and array.dtype == np.uint8:
                 array[data.draw(st.integers(0, array.size - 1))] = data.draw(st.integers(0, 255))
@@ -817,9 +791,7 @@ def test_a_damaged_state_is_a_value_error_or_a_working_encoder(data):
     assert named
 
 
-@pytest.mark.parametrize(
-    "meta", [None, [], {}, {"version": 2, "named": True, "chosen": False, "columns": []}]
-)
+@pytest.mark.parametrize("meta", [None, [], {}, {"version": 2, "named": True, "chosen": False, "columns": []}])
 def test_what_is_no_state_is_refused(meta):
     with pytest.raises(ValueError, match="state"):
         FrameEncoder.from_state(meta, {})

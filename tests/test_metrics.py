@@ -58,9 +58,7 @@ def test_same_as_scikit_learn(sample: tuple[np.ndarray, np.ndarray, np.ndarray])
             (log_loss, sklearn.metrics.log_loss),
             (auc, sklearn.metrics.roc_auc_score),
         ):
-            assert ours(y, p, sample_weight=weight) == pytest.approx(
-                theirs(y, p, sample_weight=weight), rel=1e-12
-            )
+            assert ours(y, p, sample_weight=weight) == pytest.approx(theirs(y, p, sample_weight=weight), rel=1e-12)
 
 
 @pytest.mark.parametrize("metric", POINTWISE)
@@ -74,9 +72,7 @@ def test_a_weight_of_two_is_a_sample_given_twice(
 
 
 @pytest.mark.parametrize("metric", [log_loss, auc])
-def test_labels_may_be_signs_or_booleans(
-    metric: Metric, sample: tuple[np.ndarray, np.ndarray, np.ndarray]
-) -> None:
+def test_labels_may_be_signs_or_booleans(metric: Metric, sample: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     y, p, _ = sample
     assert metric(2 * y - 1, p) == metric(y == 1, p) == metric(pd.Series(y), pd.Series(p)) == metric(y, p)
 

@@ -37,9 +37,7 @@ def df() -> pd.DataFrame:
 
 
 @given(
-    rows=st.lists(
-        st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=30
-    ),
+    rows=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=30),
     name=st.sampled_from(sorted(EVERY)),
     test_size=st.one_of(st.floats(0.05, 0.95), st.integers(1, 5)),
 )
@@ -125,10 +123,7 @@ def test_unused_categories_are_nobody() -> None:
 
 
 def test_another_seed_is_another_split(df: pd.DataFrame) -> None:
-    assert (
-        splits.random(df, random_state=0)[1].index.tolist()
-        != splits.random(df, random_state=1)[1].index.tolist()
-    )
+    assert splits.random(df, random_state=0)[1].index.tolist() != splits.random(df, random_state=1)[1].index.tolist()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 
 from . import isa
 
@@ -37,9 +38,9 @@ def n_threads_or_default(n_threads: int | None) -> int:
     """The number of threads asked for; None means every core this process may use."""
     if n_threads is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if isinstance(n_threads, bool) or not isinstance(n_threads, int) or n_threads < 1:
+    if isinstance(n_threads, bool) or not isinstance(n_threads, Integral) or n_threads < 1:
         raise ValueError(f"n_threads must be a positive integer or None (every core), got {n_threads!r}")
-    return n_threads
+    return int(n_threads)
 
 
 def run_pieces(run: Callable[[int, int], None], n: int, work: int, n_threads: int | None) -> None:

@@ -47,12 +47,13 @@ class _Fused(BaseEstimator):  # type: ignore[misc]
         rows, k = problem.rows, problem.n_factors
         rate = self._learning_rates[problem.loss] if self.learning_rate is None else self.learning_rate
         table = _Table(rows.n_features, k, rows.dtype, has_state=self._optimiser == 1)
-        occurring = _occurring(rows.indices, rows.n_features)
+        occurring = _occurring(problem)
         adaptive.fill_uniform(table.array, k, occurring, problem.init_std, problem.seed)
 
         order = np.empty(rows.n_rows, dtype=rows.indices.dtype)
         w0, w0_state = problem.w0, 0.0
-        best_loss, best_params, best_epoch = np.inf, None, 0
+        best_loss = kept_loss = np.inf
+        best_params, best_epoch = None, 0
         for epoch in range(1, self.max_iter + 1):
             began = perf_counter()
             adaptive.shuffle(order, problem.seed + epoch)
@@ -88,11 +89,13 @@ class _Fused(BaseEstimator):  # type: ignore[misc]
                     problem.loss, y, score(table.view(w0), X, n_threads=problem.n_threads), weight
                 )
                 self._check_finite(record["eval_loss"], epoch, rate)
+            if problem.early_stopping and record["eval_loss"] < kept_loss:
+                kept_loss, best_params = record["eval_loss"], table.copy(w0)
             if problem.report(record):
                 break
             if problem.early_stopping:
                 if record["eval_loss"] < best_loss - self.tol:
-                    best_loss, best_params, best_epoch = record["eval_loss"], table.copy(w0), epoch
+                    best_loss, best_epoch = record["eval_loss"], epoch
                 elif epoch - best_epoch >= self.patience:
                     break
         params = best_params if best_params is not None else table.copy(w0)
@@ -205,8 +208,13 @@ class _Table:
         return FMParams(w0, here.w.copy(), V)
 
 
-def _occurring(indices: NDArray[Any], n_features: int) -> NDArray[np.int64]:
-    """Features with a non-zero, ascending. Only these get starting factors: one never seen scores zero."""
-    seen = np.zeros(n_features, dtype=bool)
-    seen[indices] = True
+def _occurring(problem: Problem) -> NDArray[np.int64]:
+    """Features with a non-zero in a row that counts, ascending. Only these get starting factors: one never seen
+    scores zero."""
+    rows = problem.rows
+    seen = np.zeros(rows.n_features, dtype=bool)
+    if problem.weight is None or problem.weight.min() > 0:
+        seen[rows.indices] = True
+    else:
+        seen[rows.indices[np.repeat(problem.weight > 0, np.diff(rows.indptr))]] = True
     return np.flatnonzero(seen)

@@ -50,9 +50,9 @@ class Problem:
 def mean_loss(loss: str, y: NDArray[Any], score: NDArray[Any], weight: NDArray[Any] | None) -> float:
     """Weighted mean of ℓ(y, score), in float64. y is 0 or 1 for "logistic"."""
     y, score = y.astype(np.float64), score.astype(np.float64)
-    if loss == "logistic":
-        each = np.maximum(score, 0) + np.log1p(np.exp(-np.abs(score))) - y * score
-    else:
-        with np.errstate(over="ignore"):  # an infinite loss is reported by the caller
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinite loss is reported by the caller
+        if loss == "logistic":
+            each = np.maximum(score, 0) + np.log1p(np.exp(-np.abs(score))) - y * score
+        else:
             each = 0.5 * (score - y) ** 2
-    return float(np.average(each, weights=weight))
+        return float(np.average(each, weights=weight))
