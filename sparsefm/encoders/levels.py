@@ -1,0 +1,238 @@
+"""Columns of levels: `OneHot`, `MultiHot` and their fitted column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from itertools import chain
+from numbers import Integral
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pandas.api import types
+from scipy.sparse import csr_array
+
+from .field import MISSING, UNKNOWN, Block, Frame, Ints, State, _check_choice, _entry, _expect_keys, _share, _short
+from .vocabulary import Level, Vocabulary, _factorize, _zone
+
+
+class Cells(NamedTuple):
+    """A column of levels as it was read."""
+
+    codes: Ints  # (n_rows,) the distinct cell of each row, -1 where missing
+    cell: Ints  # (n_pairs,) a distinct cell ...
+    level: Ints  # (n_pairs,) ... and one of its levels
+    n_cells: int
+    levels: list[Level]
+
+
+def _check_levels(encoder: OneHot | MultiHot, column: str) -> None:
+    _check_choice(column, "unknown", encoder.unknown, ("bucket", "ignore", "error"))
+    _check_choice(column, "missing", encoder.missing, ("own", "ignore", "error"))
+    limit = 1 if encoder.max_levels is None else encoder.max_levels
+    for option, value in (("min_count", encoder.min_count), ("max_levels", limit)):
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"column {column!r}: {option} must be an integer above 0, got {_short(value)}")
+    if encoder.unknown == "error" and (encoder.min_count > 1 or encoder.max_levels is not None):
+        raise ValueError(
+            f"column {column!r}: unknown='error' would refuse the rare levels of the training data itself; "
+            "leave min_count and max_levels alone or choose unknown='bucket' or 'ignore'"
+        )
+
+
+@dataclass(frozen=True)
+class OneHot:
+    """One level a cell: a 1 in the column of that level.
+
+    Parameters
+    ----------
+    min_count : int
+        Levels in fewer training rows are unknown.
+    max_levels : int or None
+        Only that many levels are kept, the most frequent (of equals, those that appear first).
+    unknown : {"bucket", "ignore", "error"}
+        A level that is not in the vocabulary: all share one column; no entry; ValueError. With `min_count`
+        or `max_levels` the rare levels of the training data fall into the bucket and train it; otherwise
+        nothing does.
+    missing : {"own", "ignore", "error"}
+        None, NaN, NaT or pandas.NA: a column of their own; no entry; ValueError.
+
+    Levels are strings, numbers, booleans or datetimes, in the order of their first appearance. An integral
+    float is its integer: 1.0 and 1 are one level, "1" and True are others.
+    """
+
+    _: KW_ONLY
+    min_count: int = 1
+    max_levels: int | None = None
+    unknown: Literal["bucket", "ignore", "error"] = "bucket"
+    missing: Literal["own", "ignore", "error"] = "own"
+
+    def _check(self, column: str) -> None:
+        _check_levels(self, column)
+
+    def _read(self, cells: pd.Series[Any], column: str) -> Cells:
+        codes, levels = _factorize(cells, column)
+        each = np.arange(len(levels), dtype=np.int64)
+        return Cells(codes, each, each, len(levels), levels)
+
+
+@dataclass(frozen=True)
+class MultiHot:
+    """Several levels a cell: an entry in the column of each.
+
+    A cell is a list, tuple, set or 1-d array of levels, or text with `sep` between them. A level repeated
+    within a cell counts once; missing members of a list and empty pieces of a text do not count. An empty
+    list or text is an empty field, None or NaN is missing.
+
+    Parameters
+    ----------
+    sep : str or None
+        What separates the levels of a text cell, as in "Action|Comedy"; nothing else is stripped.
+    weight : {"sqrt", None}
+        "sqrt": each of a cell's n entries is 1/√n, so that every cell has length 1. None: each is 1.
+    min_count, max_levels, unknown, missing
+        As in `OneHot`. The unknown levels of a cell share one entry in the bucket.
+    """
+
+    sep: str | None = None
+    _: KW_ONLY
+    weight: Literal["sqrt"] | None = "sqrt"
+    min_count: int = 1
+    max_levels: int | None = None
+    unknown: Literal["bucket", "ignore", "error"] = "bucket"
+    missing: Literal["own", "ignore", "error"] = "own"
+
+    def _check(self, column: str) -> None:
+        _check_levels(self, column)
+        _check_choice(column, "weight", self.weight, ("sqrt", None))
+        if self.sep is not None and (not isinstance(self.sep, str) or not self.sep):
+            raise ValueError(f"column {column!r}: sep must be a non-empty string or None, got {_short(self.sep)}")
+
+    def _read(self, cells: pd.Series[Any], column: str) -> Cells:
+        distinct: Sequence[object]
+        if cells.dtype != object or types.infer_dtype(cells, skipna=True) in ("string", "empty"):
+            codes, distinct = _factorize(cells, column)
+        else:  # lists cannot be factorized: every row is its own cell
+            present = cells.notna().to_numpy()
+            codes = np.where(present, np.cumsum(present) - 1, -1)
+            distinct = cells[present].tolist()
+        members = [self._members(value, column) for value in distinct]
+        flat = pd.Series(list(chain.from_iterable(members)), dtype=object)
+        level, levels = _factorize(flat, column)
+        cell = np.repeat(np.arange(len(members)), [len(m) for m in members])
+        pairs = np.unique(cell[level >= 0] * max(len(levels), 1) + level[level >= 0])
+        cell, level = np.divmod(pairs, max(len(levels), 1))
+        return Cells(codes, cell, level, len(members), levels)
+
+    def _members(self, cell: object, column: str) -> Sequence[object]:
+        if isinstance(cell, str) and self.sep is not None:
+            return [piece for piece in cell.split(self.sep) if piece]
+        if isinstance(cell, (list, tuple)):
+            return cell
+        if isinstance(cell, (set, frozenset)):  # in an order that does not hang on hashes
+            return sorted(cell, key=lambda value: (type(value).__name__, repr(value)))
+        if isinstance(cell, np.ndarray) and cell.ndim == 1:
+            return list(cell)
+        expected = "a list, tuple, set or 1-d array" + (f", or text with {self.sep!r}" if self.sep else "")
+        hint = "; name the separator of text as sep" if isinstance(cell, str) else ""
+        raise TypeError(
+            f"column {column!r}: a MultiHot cell must be {expected}, got {type(cell).__name__} {_short(cell)}{hint}"
+        )
+
+
+class _Levels:
+    """A fitted `OneHot` or `MultiHot`: its vocabulary behind the special columns."""
+
+    def __init__(self, name: str, encoder: OneHot | MultiHot, vocabulary: Vocabulary) -> None:
+        self.name, self.encoder, self.vocabulary = name, encoder, vocabulary
+        self.special = [UNKNOWN] * (encoder.unknown == "bucket") + [MISSING] * (encoder.missing == "own")
+        self.size = len(self.special) + len(vocabulary)
+
+    @classmethod
+    def fit(cls, name: str, encoder: Any, frame: Frame, y: object) -> tuple[_Levels, Block]:
+        cells = encoder._read(frame[name], name)
+        rows = np.bincount(cells.codes[cells.codes >= 0], minlength=cells.n_cells)
+        counts = np.bincount(cells.level, rows[cells.cell], minlength=len(cells.levels))
+        kept = np.flatnonzero(counts >= encoder.min_count)
+        if encoder.max_levels is not None:
+            kept = np.sort(kept[np.argsort(-counts[kept], kind="stable")[: encoder.max_levels]])
+        levels = [cells.levels[i] for i in kept]
+        stamps = {level.tz is None for level in levels if isinstance(level, pd.Timestamp)}
+        if stamps:
+            if len(stamps) > 1 or set(map(type, levels)) != {pd.Timestamp}:
+                raise TypeError(f"column {name!r} mixes datetimes with other levels, or naive and aware ones")
+            levels = pd.DatetimeIndex(cast(Any, levels)).tolist()  # of one unit
+        zone = _zone(getattr(frame[name].dtype, "tz", None))
+        column = cls(name, encoder, Vocabulary(levels, zone))
+        return column, column._encode(cells)
+
+    def encode(self, frame: Frame) -> Block:
+        return self._encode(self.encoder._read(frame[self.name], self.name))
+
+    def _encode(self, cells: Cells) -> Block:
+        numbers = self.vocabulary.numbers(cells.levels)
+        columns = np.where(numbers >= 0, numbers + len(self.special), self._place(UNKNOWN))
+        unknown = np.zeros(cells.n_cells + 1, np.bool_)  # the last cell is the missing one: code -1
+        unknown[cells.cell[numbers[cells.level] < 0]] = True
+        self._refuse(cells, numbers)
+        # the entries of each distinct cell, columns sorted
+        entry = columns[cells.level]
+        pairs = np.unique(cells.cell[entry >= 0] * self.size + entry[entry >= 0])
+        if self._place(MISSING) >= 0:
+            pairs = np.append(pairs, cells.n_cells * self.size + self._place(MISSING))
+        cell, entry = np.divmod(pairs, max(self.size, 1))
+        sizes = np.bincount(cell, minlength=cells.n_cells + 1)
+        data = np.ones(len(entry), np.float32)
+        if isinstance(self.encoder, MultiHot) and self.encoder.weight == "sqrt":
+            data = (1 / np.sqrt(sizes[cell])).astype(np.float32)
+        # the entries of each row
+        counts = sizes[cells.codes]
+        start = (np.cumsum(sizes) - sizes)[cells.codes]
+        single = bool((counts == 1).all())
+        if not single:
+            start = np.repeat(start - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+        shares = _share(unknown[cells.codes]), _share(cells.codes < 0)
+        return Block(None if single else counts, entry[start], data[start], *shares)
+
+    def _place(self, special: str) -> int:
+        return self.special.index(special) if special in self.special else -1
+
+    def _refuse(self, cells: Cells, numbers: Ints) -> None:
+        absent = np.flatnonzero(numbers < 0)
+        if self.encoder.unknown == "error" and len(absent):
+            some = ", ".join(_short(cells.levels[i]) for i in absent[:5]) + ", ..." * (len(absent) > 5)
+            raise ValueError(f"column {self.name!r}: {len(absent)} unknown level(s), not seen in fit: {some}")
+        missing = int((cells.codes < 0).sum())
+        if self.encoder.missing == "error" and missing:
+            raise ValueError(f"column {self.name!r}: {missing} missing value(s), refused by missing='error'")
+
+    def labels(self, name: str) -> list[str]:
+        return [f"{name}={label}" for label in self.special + self.vocabulary.labels()]
+
+    def decode(self, X: csr_array) -> pd.Series[Any]:
+        counts, numbers = np.diff(X.indptr), X.indices.astype(np.int64) - len(self.special)
+        if isinstance(self.encoder, OneHot):
+            if (counts > 1).any():
+                raise ValueError(f"column {self.name!r}: row {int(np.argmax(counts > 1))} has several levels")
+            single = np.full(X.shape[0], -1, np.int64)
+            single[counts == 1] = np.maximum(numbers, -1)
+            return self.vocabulary.take(single)
+        levels, sep = self.vocabulary.levels, self.encoder.sep
+        cells: list[object] = []
+        for a, b in zip(X.indptr[:-1].tolist(), X.indptr[1:].tolist(), strict=True):
+            members = [levels[number] for number in numbers[a:b] if number >= 0]
+            missing = self._place(MISSING) >= 0 and self._place(MISSING) in X.indices[a:b]
+            text = sep is not None and all(isinstance(member, str) for member in members)
+            cells.append(None if missing else sep.join(cast(list[str], members)) if text and sep else members)
+        return pd.Series(cells, dtype=object)
+
+    def to_state(self) -> State:
+        meta, arrays = self.vocabulary.to_state()
+        return {"vocabulary": meta}, arrays
+
+    @classmethod
+    def from_state(cls, name: str, encoder: Any, meta: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> _Levels:
+        _expect_keys(meta, ["vocabulary"])
+        return cls(name, encoder, Vocabulary.from_state(_entry(meta, "vocabulary", dict), arrays))
