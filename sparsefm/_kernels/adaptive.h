@@ -39,7 +39,7 @@ typedef struct {
 } epoch_args;
 
 /* The table is padded to 8 reals, so 16 lanes need an even number of those. */
-static inline int widest(int isa, ptrdiff_t kp) { return isa == ISA_AVX512 && kp % 16 != 0 ? ISA_AVX2 : isa; }
+static inline int epoch_isa(int isa, ptrdiff_t kp) { return isa == ISA_AVX512 && kp % 16 != 0 ? ISA_AVX2 : isa; }
 #endif
 
 #include "rows.h"
@@ -104,10 +104,10 @@ INLINE void FN(epoch_rows)(const int nvec, const int optimiser, const int unit, 
     params_t t;
     REAL w0 = (REAL)a->w0, w0_state = (REAL)a->w0_state;
     double total = 0;
-    /* Samples between prefetch and use: about 32 non-zeros, at least one sample. The sample's own place
-     * in the CSR arrays is fetched as much earlier again. */
+    /* Samples between prefetch and use: about 128 non-zeros. The sample's own place in the CSR arrays is
+     * fetched as much earlier again. */
     const ptrdiff_t mean = (indptr[a->n_rows] - indptr[0]) / (a->n_rows > 0 ? a->n_rows : 1) + 1;
-    const ptrdiff_t ahead = mean >= 32 ? 1 : 32 / mean;
+    const ptrdiff_t ahead = 1 + 128 / mean;
 
     memset(&t, 0, sizeof t);
     t.v = table;
@@ -138,7 +138,7 @@ INLINE void FN(epoch_rows)(const int nvec, const int optimiser, const int unit, 
         const REAL *x = unit ? NULL : data + p;
         const REAL s = weight ? weight[r] : (REAL)1;
         if (s == 0) continue; /* as if the row were absent */
-        const REAL score = w0 + FN(row_score)(nvec, 0, unit, idx, x, n, &t, sums);
+        const REAL score = w0 + FN(row_score)(nvec, 0, unit, idx, x, n, &t, 0, sums);
         double gradient;
         total += (double)s * loss_of(a->loss, (double)y[r], (double)score, &gradient);
         const REAL d = s * (REAL)gradient;

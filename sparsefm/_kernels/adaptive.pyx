@@ -17,7 +17,7 @@ cdef extern from *:
     #include "instances.h"
 
     static void run_epoch(int isa, int is_f64, int is_i64, epoch_args *a) {
-        DISPATCH(epoch, widest(isa, a->kp), is_f64, is_i64, a);
+        DISPATCH(epoch, epoch_isa(isa, a->kp), is_f64, is_i64, a);
     }
     """
     ctypedef struct epoch_args:

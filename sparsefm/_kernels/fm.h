@@ -50,7 +50,7 @@ typedef struct {
 } backward_columns_args;
 
 /* 16 lanes only where they fill: a rank of 8 or 24 takes the 8-lane instance. */
-static inline int widest(int isa, ptrdiff_t k) {
+static inline int rows_isa(int isa, ptrdiff_t k) {
     return isa == ISA_AVX512 && k % 16 != 0 && (k % 8 == 0 || k < 8) ? ISA_AVX2 : isa;
 }
 #endif
@@ -66,6 +66,7 @@ INLINE int FN(set_params)(params_t *t, REAL *tail, const void *w, ptrdiff_t w_st
     t->v = (const REAL *)v;
     t->w_stride = w_stride;
     t->v_stride = v_stride;
+    t->v_bytes = k * sizeof(REAL);
     t->tail = tail;
     t->tail_from = (IDX)n_features;
     memset(&t->mask, 0, sizeof t->mask);
@@ -93,22 +94,9 @@ INLINE void FN(forward_rows)(const int nvec, const int masked, const int unit, c
     REAL *out = (REAL *)a->out, *sums = (REAL *)a->sums;
     const REAL w0 = (REAL)a->w0;
     const ptrdiff_t end = indptr[a->stop];
-    ptrdiff_t fetched = indptr[a->start];
     for (ptrdiff_t i = a->start; i < a->stop; i++) {
         const ptrdiff_t p = indptr[i], n = indptr[i + 1] - p;
-        if (prefetch) {
-            ptrdiff_t until = p + n + AHEAD;
-            if (until > end) until = end;
-            for (; fetched < until; fetched++) {
-                const ptrdiff_t j = indices[fetched];
-                const char *row = (const char *)(t->v + j * t->v_stride);
-                const ptrdiff_t bytes = a->n_factors * sizeof(REAL);
-                for (ptrdiff_t o = 0; o < bytes; o += 64) PREFETCH_READ(row + o);
-                if (bytes) PREFETCH_READ(row + bytes - 1);
-                PREFETCH_READ(t->w + j * t->w_stride);
-            }
-        }
-        out[i] = w0 + FN(row_score)(nvec, masked, unit, indices + p, unit ? NULL : data + p, n, t,
+        out[i] = w0 + FN(row_score)(nvec, masked, unit, indices + p, unit ? NULL : data + p, n, t, prefetch ? end - p : 0,
                                     sums ? sums + i * a->s_stride : NULL);
     }
 }

@@ -18,10 +18,10 @@ cdef extern from *:
     #include "instances.h"
 
     static void run_forward(int isa, int is_f64, int is_i64, const forward_args *a) {
-        DISPATCH(forward, widest(isa, a->n_factors), is_f64, is_i64, a);
+        DISPATCH(forward, rows_isa(isa, a->n_factors), is_f64, is_i64, a);
     }
     static void run_backward_rows(int isa, int is_f64, int is_i64, const backward_rows_args *a) {
-        DISPATCH(backward_rows, widest(isa, a->n_factors), is_f64, is_i64, a);
+        DISPATCH(backward_rows, rows_isa(isa, a->n_factors), is_f64, is_i64, a);
     }
     static void run_backward_columns(int isa, int is_f64, int is_i64, const backward_columns_args *a) {
         DISPATCH(backward_columns, isa, is_f64, is_i64, a);

@@ -8,7 +8,7 @@
  * imported (isa.pyx):
  *   plain   W = 1, any C99 compiler
  *   base    the 16-byte vectors every 64-bit x86 (SSE2) and arm64 (NEON) has
- *   avx2    x86-64-v3     avx512  x86-64-v4
+ *   avx2    AVX2 and FMA    avx512  AVX-512 F, BW, CD, DQ and VL: no more than isa.pyx has asked the machine for
  * double is the reference precision and exists as plain and base only.
  *
  * Use:  #define BODY "fm.h"
@@ -154,10 +154,10 @@ enum { ISA_PLAIN = 0, ISA_BASE = 1, ISA_AVX2 = 2, ISA_AVX512 = 3 };
 #if HAVE_AVX
 /* ---- avx2 ---- */
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("arch=x86-64-v3"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("arch=x86-64-v3")
+#pragma GCC target("avx2,fma")
 #endif
 #define W 8
 #define REAL float
@@ -181,10 +181,10 @@ enum { ISA_PLAIN = 0, ISA_BASE = 1, ISA_AVX2 = 2, ISA_AVX512 = 3 };
 
 /* ---- avx512 ---- */
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("arch=x86-64-v4"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
+#pragma GCC target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
 #endif
 #define W 16
 #define REAL float

@@ -8,8 +8,9 @@ cdef extern from *:
     #define HAS_BASE 0
     #endif
     #if HAS_BASE && defined(__x86_64__)
+    /* exactly the features that instances.h compiles for */
     static int has_avx2(void) {
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     }
     static int has_avx512(void) {
         return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
@@ -17,6 +18,7 @@ cdef extern from *:
             && __builtin_cpu_supports("avx512vl");
     }
     #else
+    /* exactly the features that instances.h compiles for */
     static int has_avx2(void) { return 0; }
     static int has_avx512(void) { return 0; }
     #endif

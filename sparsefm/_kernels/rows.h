@@ -22,7 +22,7 @@
 #ifndef SPARSEFM_ROWS
 #define SPARSEFM_ROWS
 #define TILE 4
-#define AHEAD 64 /* non-zeros between prefetch and use in a read-only pass */
+#define AHEAD 128 /* non-zeros between prefetch and use in a read-only pass */
 
 /* Runs DO(T, first vector) over nvec vectors, TILE at a time; folds to straight code for a constant nvec. */
 #define FOR_TILES(nvec, DO)                                   \
@@ -64,7 +64,7 @@ typedef __typeof__((vec){0} < (vec){0}) mask_t; /* integers as wide as REAL */
  * the allocation, are read from `tail`, a padded copy of rows tail_from, tail_from + 1, … */
 typedef struct {
     const REAL *w, *v, *tail;
-    ptrdiff_t w_stride, v_stride;
+    ptrdiff_t w_stride, v_stride, v_bytes;
     IDX tail_from;
     mask_t mask;
 } FN(params_t);
@@ -118,17 +118,26 @@ INLINE const REAL *FN(factors_of)(const params_t *t, const int masked, IDX j) {
     return t->v + (ptrdiff_t)j * t->v_stride;
 }
 
+/* Prefetches what a visit to feature j reads; k is not 0. */
+INLINE void FN(fetch)(const params_t *t, IDX j) {
+    const char *row = (const char *)(t->v + (ptrdiff_t)j * t->v_stride);
+    for (ptrdiff_t o = 0; o < t->v_bytes; o += 64) PREFETCH_READ(row + o);
+    PREFETCH_READ(row + t->v_bytes - 1);
+    PREFETCH_READ(t->w + (ptrdiff_t)j * t->w_stride);
+}
+
 /* T vectors of the pair sum of one row, from vector f on; e1 goes to sums[0 … T·W). With `linear` the
  * linear part is summed on the way, so that an interleaved row is visited once. */
 INLINE vec FN(score_tile)(const int T, const int f, const int masked, const int unit, const int linear,
                           const IDX *idx, const REAL *x, ptrdiff_t n, const params_t *t, int last_tile,
-                          REAL *sums, REAL *lin) {
+                          ptrdiff_t to_come, REAL *sums, REAL *lin) {
     vec e1[TILE], e2[TILE], pairs = FN(zero)();
     REAL l = 0;
     for (int i = 0; i < T; i++) e1[i] = e2[i] = FN(zero)();
     for (ptrdiff_t p = 0; p < n; p++) {
         const REAL *v = FN(factors_of)(t, masked, idx[p]) + f * W;
         const REAL value = unit ? (REAL)1 : x[p];
+        if (linear && p + AHEAD < to_come) FN(fetch)(t, idx[p + AHEAD]);
         if (linear) l += unit ? t->w[(ptrdiff_t)idx[p] * t->w_stride] : value * t->w[(ptrdiff_t)idx[p] * t->w_stride];
         for (int i = 0; i < T; i++) {
             vec z = FN(load)(v + i * W);
@@ -146,9 +155,10 @@ INLINE vec FN(score_tile)(const int T, const int f, const int masked, const int 
     return pairs;
 }
 
-/* Linear part plus pairs of one row, without w0; S goes to sums[0 … nvec·W) unless that is NULL. */
+/* Linear part plus pairs of one row, without w0; S goes to sums[0 … nvec·W) unless that is NULL.
+ * Of the `to_come` non-zeros from idx on, those AHEAD places further are prefetched; 0: none are. */
 INLINE REAL FN(row_score)(const int nvec, const int masked, const int unit, const IDX *idx, const REAL *x,
-                          ptrdiff_t n, const params_t *t, REAL *sums) {
+                          ptrdiff_t n, const params_t *t, ptrdiff_t to_come, REAL *sums) {
     REAL lin = 0;
     vec pairs = FN(zero)();
     if (nvec == 0) {
@@ -160,9 +170,9 @@ INLINE REAL FN(row_score)(const int nvec, const int masked, const int unit, cons
     do {                                                                                               \
         REAL *s_ = sums ? sums + (f) * W : NULL;                                                       \
         if ((f) == 0)                                                                                  \
-            pairs += FN(score_tile)(T, 0, masked, unit, 1, idx, x, n, t, (T) == nvec, s_, &lin);       \
+            pairs += FN(score_tile)(T, 0, masked, unit, 1, idx, x, n, t, (T) == nvec, to_come, s_, &lin);       \
         else                                                                                           \
-            pairs += FN(score_tile)(T, f, masked, unit, 0, idx, x, n, t, (f) + (T) == nvec, s_, &lin); \
+            pairs += FN(score_tile)(T, f, masked, unit, 0, idx, x, n, t, (f) + (T) == nvec, to_come, s_, &lin); \
     } while (0)
     FOR_TILES(nvec, SCORE_TILE);
 #undef SCORE_TILE
