@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from typing import Any, Self
@@ -26,6 +27,21 @@ from .solvers import SOLVERS, Problem, make_solver
 from .validation import Rows, check_csr, check_positive, check_sample_weight, check_target
 
 __all__ = ["FMClassifier", "FMRegressor", "load"]
+
+
+def _all_or_nothing(fit: Any) -> Any:
+    """A fit that is refused or fails leaves the estimator as it was."""
+
+    @functools.wraps(fit)
+    def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = self.__dict__.copy()
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException:
+            self.__dict__ = before
+            raise
+
+    return guarded
 
 
 class _BaseFM(BaseEstimator):  # type: ignore[misc]
@@ -60,10 +76,17 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
     def _check_parameters(self) -> None:
         check_positive(self.n_factors, "n_factors", zero=True, integer=True)
         check_positive(self.l2_linear, "l2_linear", zero=True)
-        if self.l2_factors is not None:
+        if self.l2_factors is not None or isinstance(self, ClassifierMixin):
             check_positive(self.l2_factors, "l2_factors", zero=True)
         check_positive(self.init_std, "init_std", zero=True)
         n_threads_or_default(self.n_threads)
+        make_solver(self.solver)
+        if self.callbacks is not None and not (
+            isinstance(self.callbacks, (list, tuple)) and all(map(callable, self.callbacks))
+        ):
+            raise TypeError(f"callbacks must be a list of functions, got {self.callbacks!r}")
+        if isinstance(self.encoder, dict):
+            raise TypeError("encoder must be an encoder, not a dict: give FrameEncoder({...})")
         if self.early_stopping and not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction!r}")
 
@@ -79,6 +102,8 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             X, y = validate_data(self, X, y, accept_sparse="csr", ensure_all_finite=False, y_numeric=y_numeric)
             return check_csr(X), y
         self.encoder_ = clone(encoder)
+        if sp.issparse(X):
+            raise TypeError("an encoder takes a DataFrame; X is a sparse matrix, which needs encoder=None")
         if len(X) == 0:
             raise ValueError("X has 0 rows: there is nothing to fit")
         y = validate_data(self, X="no_validation", y=y, y_numeric=y_numeric)
@@ -106,8 +131,6 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         if eval_set is not None and not (isinstance(eval_set, (tuple, list)) and len(eval_set) in (2, 3)):
             raise ValueError("eval_set must be (X, y) or (X, y, sample_weight)")
-        if hasattr(self, "params_"):
-            del self.params_  # a fit that fails leaves none, not a mixture with the last one
         if eval_set is None and self.early_stopping:
             _check_structure(X)
             X, y, sample_weight, eval_set = self._set_aside(X, y, sample_weight)
@@ -138,9 +161,6 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             for rows in (kept, watched)
         )
         return X_kept, y_kept, weight_kept, aside
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "params_")
 
     def _seed(self) -> int:
         if isinstance(self.random_state, (int, np.integer)):
@@ -203,7 +223,9 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
 
     @property
     def intercept_(self) -> Any:
-        return _each(self.params_, lambda p: p.w0)
+        """Bias, for several classes (n_classes,)."""
+        bias = _each(self.params_, lambda p: p.w0)
+        return np.array(bias) if isinstance(bias, tuple) else bias
 
     @property
     def coef_(self) -> NDArray[Any]:
@@ -217,8 +239,8 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
 
     @property
     def fields_(self) -> NDArray[np.int32] | None:
-        """(n_features,) field of each column of the encoded matrix; None without an encoder."""
-        return None if self.encoder_ is None else self.encoder_.fields_
+        """(n_features,) field of each column of the encoded matrix; None without a FrameEncoder."""
+        return getattr(self.encoder_, "fields_", None)
 
     def _scores(self, X: Any) -> NDArray[Any]:
         check_is_fitted(self)
@@ -268,6 +290,8 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         if self.encoder_ is None:
             users, items = represent(params, contexts, candidates, n_threads=self.n_threads)
             return top_k(users, items, k, w0=params.w0, exclude=exclude)
+        if not isinstance(self.encoder_, FrameEncoder):
+            raise TypeError(f"recommending from frames needs a FrameEncoder, not a {type(self.encoder_).__name__}")
         X_users, X_items = self._both_sides(contexts, candidates, user, item)
         users, items = represent(params, X_users, X_items, n_threads=self.n_threads)
         pairs = None if exclude is None else _pairs(exclude, contexts, candidates, user, item)
@@ -348,7 +372,8 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         Standard deviation of the starting factors, for a target of standard deviation 1.
     encoder : FrameEncoder or another transformer to sparse rows, optional
         Fitted together with the model. Without one, a frame with text or category columns is encoded by its
-        dtypes, and a frame of numbers is a matrix.
+        dtypes, and a frame of numbers, integer ids too, is a matrix. Recommending from frames and saving need
+        a FrameEncoder.
     clip : bool
         Predictions stay inside the range of the training target.
     early_stopping : bool
@@ -416,6 +441,7 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         self.random_state = random_state
         self.verbose = verbose
 
+    @_all_or_nothing
     def fit(self, X: Any, y: Any, *, sample_weight: Any = None, eval_set: Any = None) -> Self:
         """Fits to rows X (n_rows, n_features) — CSR, any matrix, or with an encoder a DataFrame — and y (n_rows,).
 
@@ -424,11 +450,20 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         """
         rows, y, weight, eval_set = self._start(X, y, sample_weight, eval_set)
         y = check_target(y, rows.n_rows)
+        counting = y if weight is None else y[weight > 0]
         with np.errstate(over="ignore", invalid="ignore"):
             mean = float(np.average(y, weights=weight))
             spread = float(np.sqrt(np.average((y - mean) ** 2, weights=weight)))
-        if not np.isfinite(mean + spread) or (spread == 0 and y.min() != y.max()):
-            raise ValueError(f"y goes from {y.min():.3g} to {y.max():.3g}; its squares leave float64: rescale it")
+        reach = float(np.finfo(rows.dtype).max) ** 0.5
+        if (
+            not np.isfinite(mean + spread)
+            or spread > reach
+            or (spread < 1 / reach and counting.min() != counting.max())
+        ):
+            raise ValueError(
+                f"y goes from {counting.min():.3g} to {counting.max():.3g} with a standard deviation of {spread:.3g}, "
+                f"whose square leaves {rows.dtype}: rescale y" + " or pass a float64 X" * (rows.dtype == np.float32)
+            )
         scale = spread if spread > 0 else 1.0
         evaluation = None
         if eval_set is not None:
@@ -454,13 +489,16 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         V *= V.dtype.type(np.sqrt(scale))
         w *= w.dtype.type(scale)
         self.params_ = FMParams(mean + scale * params.w0, w, V)
-        counting = y if weight is None else y[weight > 0]
         self.target_range_ = (float(counting.min()), float(counting.max()))
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Predicted target (n_rows,), inside the training range unless clip=False."""
-        scores = self._scores(X)
+        """Predicted target (n_rows,) float64, inside the training range unless clip=False."""
+        check_is_fitted(self)
+        params = self._params_of(None)
+        # the bias is added in float64: beside a large mean float32 would lose the rest
+        deviations = score(FMParams(0.0, params.w, params.V), self._encode(X), n_threads=self.n_threads)
+        scores = deviations.astype(np.float64) + params.w0
         return np.asarray(scores.clip(*self.target_range_)) if self.clip else scores
 
 
@@ -525,6 +563,7 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
         self.random_state = random_state
         self.verbose = verbose
 
+    @_all_or_nothing
     def fit(self, X: Any, y: Any, *, sample_weight: Any = None, eval_set: Any = None) -> Self:
         """Fits to rows X and labels y (n_rows,) of any sortable type; eval_set as in FMRegressor.fit."""
         rows, y, weight, eval_set = self._start(X, y, sample_weight, eval_set)
@@ -642,7 +681,7 @@ def _pairs(exclude: Any, contexts: pd.DataFrame, candidates: pd.DataFrame, user:
     place = pd.Index(candidates[item]).get_indexer(exclude[item])
     shown = pd.DataFrame({"user": exclude[user].array[place >= 0], "place": place[place >= 0]})
     requests = pd.DataFrame({"user": contexts[user].array, "request": np.arange(len(contexts))})
-    found = requests.merge(shown, on="user")
+    found = requests.merge(shown, on="user").drop_duplicates()
     ones = np.ones(len(found), dtype=np.int8)
     return sp.coo_array((ones, (found["request"], found["place"])), shape=(len(contexts), len(candidates))).tocsr()
 

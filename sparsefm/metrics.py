@@ -242,7 +242,8 @@ def _hits(
     """Hits (n, k) among the first k places and number of relevant items (n,), users with none left out."""
     if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
         raise ValueError(f"k must be a whole number of places, at least 1, got {k!r}")
-    lists = np.asarray(recommended)
+    # as objects: beside text ids NumPy would turn the padding into text too
+    lists = recommended if isinstance(recommended, np.ndarray) else np.asarray(recommended, dtype=object)
     if lists.ndim != 2 or lists.shape[1] < k:
         raise ValueError(
             f"recommended must have one row a user and at least k={k} columns (fill short lists up with -1), "

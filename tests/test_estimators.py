@@ -453,16 +453,21 @@ def test_a_second_fit_forgets_the_first(model: Any) -> None:
 
 
 @pytest.mark.parametrize("model", BOTH)
-def test_a_failed_second_fit_leaves_no_mixture(model: Any) -> None:
+def test_a_fit_that_fails_leaves_the_model_as_it_was(model: Any) -> None:
     """The old parameters with the new columns would predict nonsense, or crash."""
     X, y = matrix()
     model = clone(model).fit(X, target(model, y))
+    before = model.predict(X)
     wide = np.hstack([X, X])
     model.set_params(solver=SGD(learning_rate=1e30))
     with pytest.raises(ValueError, match="diverged"):
         model.fit(wide, target(model, y))
-    with pytest.raises(ValueError, match="not fitted"):
-        model.predict(wide)
+    with pytest.raises(ValueError, match="solver must be one of"):
+        model.set_params(solver="als").fit(X, target(model, y))
+    with pytest.raises(ValueError, match="inconsistent"):
+        model.set_params(solver="adagrad").fit(X, target(model, y)[:-1])
+    assert (model.predict(X) == before).all()
+    assert model.n_features_in_ == 5
 
 
 @pytest.mark.parametrize("model", BOTH)
@@ -478,7 +483,7 @@ def test_parameters_follow_the_type_of_the_matrix() -> None:
     for dtype, expected in ((np.float64, np.float64), (np.float32, np.float32), (np.int32, np.float32)):
         model = FMRegressor(3, random_state=0).fit(X.astype(dtype), y)
         assert model.coef_.dtype == model.factors_.dtype == expected
-        assert model.predict(X.astype(np.float64)).dtype == expected
+        assert model.predict(X.astype(np.float64)).dtype == np.float64
     with pytest.raises(ValueError, match="too large for float32"):
         model.predict(np.full((1, 5), 1e300))
 
@@ -540,3 +545,56 @@ def test_the_arguments_are_left_as_they_are() -> None:
         for array, old in zip(held, before, strict=True):
             np.testing.assert_array_equal(array, old)
             array.flags.writeable = True
+
+
+@pytest.mark.parametrize("offset", [1e4, 1e6, 1e8])
+def test_a_target_far_from_zero_keeps_its_variation(offset: float) -> None:
+    """Adding the bias in float32 left one distinct prediction at an offset of 1e8."""
+    X, y = matrix()
+    X = X.astype(np.float32)
+    near = FMRegressor(3, random_state=0).fit(X, y).predict(X)
+    far = FMRegressor(3, random_state=0).fit(X, y + offset).predict(X)
+    np.testing.assert_allclose(far - offset, near, atol=1e-4 * y.std())
+
+
+def test_a_row_of_weight_zero_has_no_say_in_what_the_target_reaches() -> None:
+    model = FMRegressor(0).fit(np.eye(3), [1.0, 1.0, 2.0], sample_weight=[1, 1, 0])
+    assert model.target_range_ == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("factor", [1e45, 1e60, 1e-50])
+def test_a_target_whose_parameters_would_leave_float32_is_refused(factor: float) -> None:
+    X, y = matrix()
+    with pytest.raises(ValueError, match="pass a float64 X"):
+        FMRegressor(3, random_state=0).fit(X.astype(np.float32), factor * y)
+    X = X.astype(np.float64)
+    assert np.isfinite(FMRegressor(3, random_state=0).fit(X, factor * y).predict(X)).all()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"callbacks": print}, "callbacks must be a list"),
+        ({"solver": AdaGrad}, "solver must be one of"),
+        ({"encoder": {"a": OneHot()}}, "FrameEncoder"),
+    ],
+)
+def test_slips_in_the_options_are_named(options: dict[str, Any], message: str) -> None:
+    X, y = matrix()
+    with pytest.raises((ValueError, TypeError), match=message):
+        FMRegressor(**options).fit(X, y)
+
+
+def test_a_matrix_given_to_a_model_with_an_encoder_is_refused() -> None:
+    X, y = matrix()
+    with pytest.raises(TypeError, match="needs encoder=None"):
+        FMRegressor(encoder=FrameEncoder()).fit(sp.csr_array(X), y)
+
+
+def test_ids_that_turned_from_numbers_to_text_are_warned_of() -> None:
+    """Every prediction would be that of an unknown user, in silence."""
+    ratings = pd.DataFrame({"user": [1, 2, 1, 2], "film": ["a", "a", "b", "b"]})
+    model = FMRegressor(2, encoder=FrameEncoder({"user": OneHot(), "film": OneHot()}), random_state=0)
+    model.fit(ratings, [1.0, 2.0, 3.0, 5.0])
+    with pytest.warns(UserWarning, match="text and numbers never match"):
+        model.predict(ratings.astype({"user": str}))

@@ -187,3 +187,8 @@ def test_padding_is_never_a_hit(metric: Metric) -> None:
 def test_wrong_lists(metric: Metric, recommended: Any, relevant: Any, k: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         metric(recommended, relevant, k)
+
+
+def test_padding_beside_text_ids_is_padding():
+    assert precision_at_k([["a", "b", "c", -1, -1]], [{"a"}], k=5) == 1 / 5
+    assert precision_at_k([["a", "b", "c", None, None]], [{"a"}], k=5) == 1 / 5

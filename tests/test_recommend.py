@@ -68,7 +68,7 @@ def test_top_lists_are_those_of_brute_force(case: dict[str, Any], block: int) ->
     finally:
         recommend._BLOCK = whole
     assert ids.dtype == np.int64
-    assert scores.dtype == case["users"][1].dtype
+    assert scores.dtype == np.float64
     np.testing.assert_array_equal(ids, expected_ids)
     np.testing.assert_array_equal(scores, expected)
 
@@ -380,3 +380,41 @@ def test_of_several_classes_one_is_ranked_by() -> None:
     for wrong in (None, "best", 3):
         with pytest.raises(ValueError, match=r"one of \['bad', 'fair', 'good'\]; got"):
             model.recommend(users, items, label=wrong)
+
+
+@pytest.mark.parametrize("n_items", [5, 33, 37, 69, 130])
+def test_items_that_are_the_same_rank_by_position(n_items: int) -> None:
+    """A matrix product may round the last columns of a block otherwise than the rest."""
+    rng = np.random.default_rng(0)
+    users = rng.normal(size=9).astype(np.float32), rng.normal(size=(9, 13)).astype(np.float32)
+    items = np.repeat(np.float32(0.3), n_items), np.tile(rng.normal(size=13).astype(np.float32), (n_items, 1))
+    ids, _ = top_k(users, items, 5)
+    assert (ids == np.arange(5)).all()
+
+
+def test_a_list_depends_on_nothing_but_its_user() -> None:
+    rng = np.random.default_rng(1)
+    users = rng.normal(size=64).astype(np.float32), rng.normal(size=(64, 16)).astype(np.float32)
+    items = rng.normal(size=501).astype(np.float32), rng.normal(size=(501, 16)).astype(np.float32)
+    ids, scores = top_k(users, items, 7)
+    for u in range(64):
+        alone = top_k((users[0][u : u + 1], users[1][u : u + 1]), items, 7)
+        assert (alone[0] == ids[u]).all()
+        assert (alone[1] == scores[u]).all()
+
+
+def test_a_large_bias_does_not_drown_the_order() -> None:
+    rng = np.random.default_rng(2)
+    users = np.zeros(3, np.float32), rng.normal(size=(3, 4)).astype(np.float32)
+    items = np.zeros(20, np.float32), rng.normal(size=(20, 4)).astype(np.float32)
+    assert (top_k(users, items, 20, w0=1e9)[0] == top_k(users, items, 20)[0]).all()
+
+
+@pytest.mark.parametrize("copies", [1, 255, 256, 512])
+def test_a_pair_excluded_many_times_is_excluded(copies: int) -> None:
+    ratings = pd.DataFrame({"user_id": [1, 1, 2, 2], "item_id": [1, 2, 1, 2]})
+    encoder = FrameEncoder({"user_id": OneHot(), "item_id": OneHot()})
+    model = FMRegressor(2, encoder=encoder, random_state=0).fit(ratings, [1.0, 2.0, 3.0, 4.0])
+    seen = pd.concat([ratings.iloc[[0]]] * copies)
+    got = model.recommend(ratings[["user_id"]].iloc[[0]], ratings[["item_id"]].drop_duplicates(), exclude=seen)
+    assert got["item_id"].tolist() == [2]

@@ -21,6 +21,7 @@ from sparsefm._kernels import adaptive, dispatch
 from sparsefm.datasets import make_ratings
 from sparsefm.model import FMParams, init, score
 from sparsefm.solvers import SGD, SOLVERS, AdaGrad, DivergenceError, Problem, make_solver
+from sparsefm.solvers.fused import order_seed
 from sparsefm.solvers.problem import mean_loss
 from sparsefm.validation import check_csr, check_sample_weight
 
@@ -85,7 +86,7 @@ def trained(problem: Problem, solver: Any) -> tuple[reference.Training, list[flo
     losses = []
     for epoch in range(1, solver.max_iter + 1):
         order = np.empty(problem.rows.n_rows, dtype=np.int32)
-        adaptive.shuffle(order, problem.seed + epoch)
+        adaptive.shuffle(order, order_seed(problem.seed, epoch))
         total = reference.epoch(
             at,
             *arrays(problem),

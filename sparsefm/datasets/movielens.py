@@ -230,7 +230,7 @@ class _Table:
 
     def number(self, line: int, row: dict[str, str], column: str) -> float:
         try:
-            value = float(row[column])
+            value = math.nan if "_" in row[column] else float(row[column])  # 1_0 is a number to Python only
         except ValueError:
             value = math.nan
         if not math.isfinite(value):

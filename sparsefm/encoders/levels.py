@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import chain
@@ -204,6 +205,17 @@ class _Levels:
         if self.encoder.unknown == "error" and len(absent):
             some = ", ".join(_short(cells.levels[i]) for i in absent[:5]) + ", ..." * (len(absent) > 5)
             raise ValueError(f"column {self.name!r}: {len(absent)} unknown level(s), not seen in fit: {some}")
+        if len(absent) == len(cells.levels) > 0 and len(self.vocabulary) > 0:  # nothing known: are these other ids?
+            fitted, found = (
+                {isinstance(level, str) for level in levels} for levels in (self.vocabulary.levels, cells.levels)
+            )
+            if len(fitted) == len(found) == 1 and fitted != found:
+                warnings.warn(
+                    f"column {self.name!r} was fitted on levels such as {_short(self.vocabulary.levels[0])} and now "
+                    f"holds only such as {_short(cells.levels[0])}: text and numbers never match; convert the column",
+                    UserWarning,
+                    stacklevel=2,
+                )
         missing = int((cells.codes < 0).sum())
         if self.encoder.missing == "error" and missing:
             raise ValueError(f"column {self.name!r}: {missing} missing value(s), refused by missing='error'")

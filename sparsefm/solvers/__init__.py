@@ -16,7 +16,7 @@ def make_solver(solver: Any) -> Any:
     """The solver object meant by a name or an object."""
     if isinstance(solver, str) and solver in SOLVERS:
         return SOLVERS[solver]()
-    if hasattr(solver, "solve"):
+    if hasattr(solver, "solve") and not isinstance(solver, type):
         return solver
     names = ", ".join(map(repr, SOLVERS))
     raise ValueError(f"solver must be one of {names} or a solver object such as AdaGrad(max_iter=50), got {solver!r}")
