@@ -2,10 +2,10 @@
 # make test                     the test suite
 # Both work alone on a machine with Python 3.11, gcc, make and git: they create .venv and install into it.
 #
-# On Linux pip's default torch brings gigabytes of CUDA. TORCH_INDEX=https://download.pytorch.org/whl/cpu takes
-# PyTorch's CPU build instead.
+# On Linux pip's default torch brings gigabytes of CUDA. TORCH_INDEX=address, with the address of PyTorch's index of
+# CPU builds (pytorch.org, "Get started"), takes that build instead.
 
-PYTHON ?= python3
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -14,21 +14,22 @@ BUILD := setup.py setup.cfg pyproject.toml constraints.txt
 # the build's own environment is pinned like ours
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: quickstart test check lint types notebooks slow wheel min-versions bench clean
+.PHONY: quickstart movielens test check lint types notebooks slow wheel min-versions bench clean
 
-quickstart: $(VENV)/base data/.movielens
-	$(BIN)/python -m sparsefm quickstart $(if $(DATA),--data "$(DATA)",$(if $(wildcard data/recbole-*.whl),--data $(wildcard data/recbole-*.whl)))
+# MovieLens-100K, all of it, lies inside one small wheel. It may not be redistributed, so it is fetched.
+MOVIELENS := data/recbole-1.2.1-py3-none-any.whl
+
+quickstart: $(VENV)/base $(if $(DATA),,movielens)
+	$(BIN)/python -m sparsefm quickstart $(if $(DATA),--data "$(DATA)",$$(test -f $(MOVIELENS) && echo --data $(MOVIELENS)))
+
+movielens: | $(VENV)/python
+	@test -f $(MOVIELENS) || $(PIP) download -q --no-deps -d data recbole==1.2.1 || echo "MovieLens-100K could not be fetched."
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest -m "not slow"
 
-# MovieLens-100K, all of it, lies inside one small wheel. It may not be redistributed, so it is fetched.
-data/.movielens:
-	mkdir -p data
-	$(if $(DATA),,$(PIP) download -q --no-deps -d data recbole==1.2.1 || echo "MovieLens-100K could not be fetched")
-	touch $@
-
 $(VENV)/python:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'sparsefm needs Python 3.11: make PYTHON=...')"
 	$(PYTHON) -m venv $(VENV)
 	$(if $(TORCH_INDEX),$(PIP) install -q --index-url $(TORCH_INDEX) torch)
 	touch $@
@@ -56,7 +57,7 @@ lint: $(VENV)/check
 types: $(VENV)/check
 	$(BIN)/mypy
 
-slow: $(VENV)/check data/.movielens
+slow: $(VENV)/check movielens
 	$(BIN)/python -m pytest -m slow
 
 notebooks: $(VENV)/check
@@ -68,19 +69,19 @@ wheel: $(VENV)/check
 	rm -rf build/wheel && mkdir -p build/wheel && $(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/python -m pip --disable-pip-version-check install -q dist/*-abi3-*.whl pytest hypothesis
 	cp tests/test_kernels.py tests/reference.py build/wheel/
-	cd build/wheel && venv/bin/python -m pytest -q -p no:cacheprovider --rootdir=. -c /dev/null test_kernels.py
+	cd build/wheel && venv/bin/python -m pytest -p no:cacheprovider -c $(CURDIR)/pyproject.toml --rootdir=. test_kernels.py
 	build/wheel/venv/bin/python -c "import pathlib, sparsefm; folder = pathlib.Path(sparsefm.__file__).parent; size = sum(f.stat().st_size for f in folder.rglob('*.so')); print(f'kernels: {size / 1e6:.1f} MB in the wheel'); assert size < 6e6"
 
 # The lowest versions setup.cfg claims, with no torch in reach.
 min-versions: wheel
 	rm -rf build/min && mkdir -p build/min && $(PYTHON) -m venv build/min/venv
-	PIP_CONSTRAINT=$(CURDIR)/constraints-min.txt build/min/venv/bin/python -m pip --disable-pip-version-check install -q numpy scipy pandas scikit-learn safetensors matplotlib pytest hypothesis
+	PIP_CONSTRAINT=$(CURDIR)/constraints-min.txt build/min/venv/bin/python -m pip --disable-pip-version-check install -q numpy scipy pandas scikit-learn safetensors pytest hypothesis
 	build/min/venv/bin/python -m pip --disable-pip-version-check install -q --no-deps dist/*-abi3-*.whl
 	cp -r tests datasets build/min/
-	cd build/min && venv/bin/python -m pytest -c /dev/null -q -p no:cacheprovider --override-ini xfail_strict=true -m "not slow" tests
+	cd build/min && venv/bin/python -m pytest -p no:cacheprovider -c $(CURDIR)/pyproject.toml --rootdir=. -m "not slow" tests
 
 bench: $(VENV)/check
-	$(BIN)/python -m pip --disable-pip-version-check install -q -e ".[bench]"
+	for peer in libmf lightfm-next modern-fm myfm xlearn; do $(PIP) install -q $$peer || echo "$$peer is left out"; done
 	$(BIN)/python benchmarks/run.py
 
 clean:

@@ -9,7 +9,7 @@ from setuptools.command.build_ext import build_ext
 # The limited API makes one wheel a platform serve every Python from 3.11 on. Instruction sets are chosen at
 # run time (sparsefm/_kernels/instances.h), so no flag here narrows where the wheel runs.
 if sys.platform == "win32":
-    FLAGS = ["/O2"]
+    FLAGS = ["/O2", "/std:c11", "/Zc:preprocessor", "/utf-8"]
 else:
     FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-g0", "-Wno-unknown-warning-option"]
     FLAGS += ["-Wno-psabi"]  # gcc notes that passing wide vectors differs between its versions; ours stay inside

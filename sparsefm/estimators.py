@@ -98,9 +98,9 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         y_numeric = isinstance(self, RegressorMixin)
         if encoder is None:
             self.encoder_ = None
-            _check_structure(X)
+            rows = _checked_sparse(X)
             X, y = validate_data(self, X, y, accept_sparse="csr", ensure_all_finite=False, y_numeric=y_numeric)
-            return check_csr(X), y
+            return rows or check_csr(X), y
         self.encoder_ = clone(encoder)
         if sp.issparse(X):
             raise TypeError("an encoder takes a DataFrame; X is a sparse matrix, which needs encoder=None")
@@ -118,9 +118,9 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
     def _encode(self, X: Any) -> Rows:
         if self.encoder_ is not None:
             return check_csr(self.encoder_.transform(X))
-        _check_structure(X)
+        rows = _checked_sparse(X)
         X = validate_data(self, X, accept_sparse="csr", ensure_all_finite=False, reset=False)
-        return check_csr(X, n_features=self.n_features_in_)
+        return rows or check_csr(X)
 
     def _start(
         self, X: Any, y: Any, sample_weight: Any, eval_set: Any
@@ -132,7 +132,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         if eval_set is not None and not (isinstance(eval_set, (tuple, list)) and len(eval_set) in (2, 3)):
             raise ValueError("eval_set must be (X, y) or (X, y, sample_weight)")
         if eval_set is None and self.early_stopping:
-            _check_structure(X)
+            _checked_sparse(X)
             X, y, sample_weight, eval_set = self._set_aside(X, y, sample_weight)
         rows, y = self._encode_fit(X, y)
         weight = check_sample_weight(sample_weight, rows.n_rows)
@@ -649,10 +649,10 @@ def _all_numbers(X: pd.DataFrame) -> bool:
     return all(pd.api.types.is_numeric_dtype(dtype) for dtype in X.dtypes)
 
 
-def _check_structure(X: Any) -> None:
-    """Sparse containers before scikit-learn looks at them: its conversions trust the indices."""
-    if sp.issparse(X) and X.ndim == 2 and X.shape[0] > 0 and X.shape[1] > 0:
-        check_csr(X)
+def _checked_sparse(X: Any) -> Rows | None:
+    """The rows of a sparse container, before scikit-learn looks at it: its conversions trust the indices. None for
+    anything else, and for an empty one, about which scikit-learn has the better words."""
+    return check_csr(X) if sp.issparse(X) and X.ndim == 2 and min(X.shape) > 0 else None
 
 
 def _print_progress(name: str, record: dict[str, Any], max_iter: int) -> None:

@@ -89,7 +89,7 @@ def init(
     n_features: int,
     n_factors: int,
     *,
-    init_std: float = 0.05,
+    init_std: float = 0.01,
     seed: int = 0,
     features: NDArray[Any] | None = None,
     dtype: Any = np.float32,
