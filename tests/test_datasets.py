@@ -498,6 +498,7 @@ def test_folds_of_another_data_set_are_refused_with_a_way_out(generated: dataset
 
 
 def test_fetch_downloads_by_pooch_with_a_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pooch", reason="an extra: sparsefm[data]")
     archive = zipped(tmp_path / "a.zip", TINY / "ml-1m", "ml-1m/")
     asked = {}
 
@@ -516,6 +517,7 @@ def test_fetch_downloads_by_pooch_with_a_checksum(tmp_path: Path, monkeypatch: p
 
 
 def test_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pooch", reason="an extra: sparsefm[data]")
     def retrieve(**options: object) -> str:
         raise ConnectionError("certificate has expired")
 
