@@ -91,6 +91,11 @@ INLINE void FN(update_tile)(const int T, const int f, const int optimiser, const
     }
 }
 
+INLINE void FN(prefetch_array)(const void *p, ptrdiff_t bytes) {
+    for (ptrdiff_t o = 0; o < bytes; o += 64) PREFETCH_READ((const char *)p + o);
+    PREFETCH_READ((const char *)p + bytes);
+}
+
 INLINE void FN(epoch_rows)(const int nvec, const int optimiser, const int unit, epoch_args *a) {
     const IDX *indptr = (const IDX *)a->indptr, *indices = (const IDX *)a->indices;
     const IDX *order = (const IDX *)a->order;
@@ -104,22 +109,25 @@ INLINE void FN(epoch_rows)(const int nvec, const int optimiser, const int unit, 
     params_t t;
     REAL w0 = (REAL)a->w0, w0_state = (REAL)a->w0_state;
     double total = 0;
-    /* Samples between prefetch and use: about 128 non-zeros. The sample's own place in the CSR arrays is
-     * fetched as much earlier again. */
+    /* Samples between prefetch and use: about 48 non-zeros. The sample's own entries are fetched as much
+     * earlier, and the pointer to them as much earlier again. */
     const ptrdiff_t mean = (indptr[a->n_rows] - indptr[0]) / (a->n_rows > 0 ? a->n_rows : 1) + 1;
-    const ptrdiff_t ahead = 1 + 128 / mean;
+    const ptrdiff_t ahead = 1 + 48 / mean;
 
     memset(&t, 0, sizeof t);
     t.v = table;
     t.w = table + (optimiser == OPTIMISER_ADAGRAD ? 2 * kp : kp);
     t.v_stride = t.w_stride = stride;
     for (ptrdiff_t i = 0; i < n_samples; i++) {
+        if (row_length < 0 && i + 3 * ahead < n_samples) PREFETCH_READ(indptr + order[i + 3 * ahead]);
         if (i + 2 * ahead < n_samples) {
             const ptrdiff_t r = order[i + 2 * ahead];
-            const ptrdiff_t p = row_length >= 0 ? r * row_length : indptr[r];
-            PREFETCH_READ(indices + p);
-            if (!unit) PREFETCH_READ(data + p);
+            const ptrdiff_t from = row_length >= 0 ? r * row_length : indptr[r];
+            const ptrdiff_t to = row_length >= 0 ? from + row_length : indptr[r + 1];
+            FN(prefetch_array)(indices + from, (to - from) * sizeof(IDX));
+            if (!unit) FN(prefetch_array)(data + from, (to - from) * sizeof(REAL));
             PREFETCH_READ(y + r);
+            if (weight) PREFETCH_READ(weight + r);
         }
         if (prefetch && i + ahead < n_samples) {
             const ptrdiff_t r = order[i + ahead];

@@ -106,13 +106,16 @@ LOCAL void FN(forward)(const forward_args *a) {
     int masked;
     const int nvec = FN(set_params)(&t, (REAL *)a->tail, a->w, a->w_stride, a->v, a->v_stride, a->n_features, a->n_factors, &masked);
     const int prefetch = (double)a->n_features * (a->v_stride + 1) * sizeof(REAL) > PREFETCH_BYTES;
-#define FORWARD(N, M, U) FN(forward_rows)(N, M, U, &t, a, prefetch)
-    if (a->data == NULL) {
-        if (masked) FORWARD(nvec, 1, 1);
-        else FOR_RANK(nvec, FORWARD, 0, 1)
+#define FORWARD(N, M, U, P) FN(forward_rows)(N, M, U, &t, a, P)
+    if (masked) {
+        if (a->data == NULL) FORWARD(nvec, 1, 1, prefetch);
+        else FORWARD(nvec, 1, 0, prefetch);
+    } else if (prefetch) {
+        if (a->data == NULL) FOR_RANK(nvec, FORWARD, 0, 1, 1)
+        else FOR_RANK(nvec, FORWARD, 0, 0, 1)
     } else {
-        if (masked) FORWARD(nvec, 1, 0);
-        else FOR_RANK(nvec, FORWARD, 0, 0)
+        if (a->data == NULL) FOR_RANK(nvec, FORWARD, 0, 1, 0)
+        else FOR_RANK(nvec, FORWARD, 0, 0, 0)
     }
 #undef FORWARD
 }
