@@ -163,9 +163,10 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         return X_kept, y_kept, weight_kept, aside
 
     def _seed(self) -> int:
+        generator = check_random_state(self.random_state)
         if isinstance(self.random_state, (int, np.integer)):
-            return int(check_random_state(self.random_state) and self.random_state)
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
+            return int(self.random_state)
+        return int(generator.randint(2**31 - 1))
 
     # ---- the fit of one score function ----
 

@@ -518,6 +518,7 @@ def test_fetch_downloads_by_pooch_with_a_checksum(tmp_path: Path, monkeypatch: p
 
 def test_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pooch", reason="an extra: sparsefm[data]")
+
     def retrieve(**options: object) -> str:
         raise ConnectionError("certificate has expired")
 
