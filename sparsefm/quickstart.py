@@ -206,7 +206,9 @@ def _draw_learning_curve(model: FMRegressor, train: pd.DataFrame, path: Path) ->
     fitted, watched = splits.random(train, test_size=0.1, random_state=0)
     model.fit(fitted, fitted["rating"], eval_set=(watched, watched["rating"]))
     try:
-        ax = plots.learning_curve(model.history_, metric="rmse", title="The last of these models on fold 1")
+        ax = plots.learning_curve(
+            model.history_, metric="rmse", title="Learning curve of the last of these models, fold 1"
+        )
     except ImportError as error:
         print(f"Learning curve: not drawn; {error}")
         return

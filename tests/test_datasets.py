@@ -21,44 +21,43 @@ TINY = Path(__file__).parent.parent / "datasets" / "tiny"
 TEXT = pd.Series([""]).dtype
 
 ML_100K = {
-    "u.data": "196\t242\t3\t881250949\n186\t302\t3\t891717742\n196\t302\t4\t878887116\n",
-    "u.user": "186|39|F|executive|00000\n196|49|M|writer|55105\n",
+    "u.data": "21\t31\t3\t880000001\n12\t44\t3\t880000002\n21\t44\t4\t880000003\n",
+    "u.user": "12|39|F|executive|00000\n21|49|M|writer|50001\n",
     "u.item": (
-        "242|Kolya (1996)|24-Jan-1997||http://us.imdb.com/M/title-exact?Kolya%20(1996)|0|0|1\n"
-        "302|Caf\xe9, The (1997) (V)||||0|1|1\n"
+        "31|Marble (1996)|24-Jan-1997||http://us.imdb.com/M/title-exact?Marble%20(1996)|0|0|1\n"
+        "44|Caf\xe9, The (1997) (V)||||0|1|1\n"
     ),
     "u.genre": "unknown|0\nAction|1\nComedy|2\n\n",
 }
 ML_1M = {
-    "ratings.dat": "1::1193::5::978300760\n2::661::3::978302109\n",
-    "users.dat": "1::F::1::10::48067\n2::M::56::16::70072\n",
-    "movies.dat": "661::James: The Peach (1996)::Animation|Children's\n1193::Cuckoo's Nest (1975)::Drama\n",
+    "ratings.dat": "1::93::5::970000001\n2::66::3::970000002\n",
+    "users.dat": "1::F::1::10::40001\n2::M::56::16::70001\n",
+    "movies.dat": "66::Ada: The Quarry (1996)::Animation|Children's\n93::Heron's Nest (1975)::Drama\n",
 }
 ML_10M = {
-    "ratings.dat": "1::122::5::838985046\n1::185::3.5::838983525\n",
-    "movies.dat": "122::Boomerang (1992)::Comedy|Romance\n185::Net, The (1995)::(no genres listed)\n",
-    "tags.dat": "1::122::so funny!::1215184630\n",
+    "ratings.dat": "1::52::5::830000001\n1::58::3.5::830000002\n",
+    "movies.dat": "52::Compass (1992)::Comedy|Romance\n58::Mill, The (1995)::(no genres listed)\n",
+    "tags.dat": "1::52::so slow!::1210000000\n",
 }
 ML_CSV = {
-    "ratings.csv": "userId,movieId,rating,timestamp\n1,1,4.0,964982703\n1,7789,0.5,964981247\n",
+    "ratings.csv": "userId,movieId,rating,timestamp\n1,1,4.0,960000001\n1,779,0.5,960000002\n",
     "movies.csv": (
-        "movieId,title,genres\n1,Toy Story (1995),Adventure|Animation\n"
-        '7789,"11\'09""01 - September 11, The (2002)",Drama\n'
+        'movieId,title,genres\n1,Paper Kite (1995),Adventure|Animation\n779,"11\'09""01 - River, The (2002)",Drama\n'
     ),
-    "tags.csv": 'userId,movieId,tag,timestamp\n1,1,"pixar, fun",1139045764\n',
-    "links.csv": "movieId,imdbId,tmdbId\n1,0114709,862\n7789,0328802,\n",
+    "tags.csv": 'userId,movieId,tag,timestamp\n1,1,"paper, wind",1130000000\n',
+    "links.csv": "movieId,imdbId,tmdbId\n1,0100001,101\n779,0300002,\n",
 }
 RECBOLE = {
     "ml-100k.inter": (
-        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n196\t242\t3\t881250949\n186\t302\t3\t891717742\n"
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n21\t31\t3\t880000001\n12\t44\t3\t880000002\n"
     ),
     "ml-100k.user": (
         "user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token\n"
-        "186\t39\tF\texecutive\t00000\n196\t49\tM\twriter\t55105\n"
+        "12\t39\tF\texecutive\t00000\n21\t49\tM\twriter\t50001\n"
     ),
     "ml-100k.item": (
         "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
-        "242\tKolya\t1996\tComedy Film-Noir\n302\tLand, The (1995)\tV\tunknown\n"
+        "31\tMarble\t1996\tComedy Film-Noir\n44\tLand, The (1995)\tV\tunknown\n"
     ),
 }
 LAYOUTS = {"ml-100k": ML_100K, "ml-1m": ML_1M, "ml-10m": ML_10M, "ml-csv": ML_CSV, "recbole": RECBOLE}
@@ -111,15 +110,15 @@ def test_ml_100k(tmp_path: Path) -> None:
     ml = load_movielens(write(tmp_path, ML_100K))
     assert repr(ml) == "MovieLens(ml-100k: 3 ratings, 2 users, 2 items)"
     assert ml.ratings.to_dict("list") == {
-        "user_id": [196, 186, 196],
-        "item_id": [242, 302, 302],
+        "user_id": [21, 12, 21],
+        "item_id": [31, 44, 44],
         "rating": [3.0, 3.0, 4.0],
-        "timestamp": [881250949, 891717742, 878887116],
+        "timestamp": [880000001, 880000002, 880000003],
     }
     assert ml.ratings.dtypes.tolist() == [np.int64, np.int64, np.float64, np.int64]
     assert ml.users.dtypes.tolist() == [np.int64, pd.Int64Dtype(), TEXT, TEXT, TEXT]
-    assert ml.users["zip_code"].tolist() == ["00000", "55105"]
-    assert ml.items["title"].tolist() == ["Kolya", "Café, The"]
+    assert ml.users["zip_code"].tolist() == ["00000", "50001"]
+    assert ml.items["title"].tolist() == ["Marble", "Café, The"]
     assert ml.items["year"].tolist() == [1996, 1997]
     assert ml.items["genres"].tolist() == ["Comedy", "Action|Comedy"]
     assert ml.items["release_date"].fillna("?").tolist() == ["24-Jan-1997", "?"]
@@ -132,7 +131,7 @@ def test_ml_1m_keeps_codes_as_they_are(tmp_path: Path) -> None:
     assert ml.name == "ml-1m"
     assert ml.users["age"].tolist() == [1, 56]
     assert ml.users["occupation"].tolist() == ["10", "16"]
-    assert ml.items["title"].tolist() == ["James: The Peach", "Cuckoo's Nest"]
+    assert ml.items["title"].tolist() == ["Ada: The Quarry", "Heron's Nest"]
     assert ml.items["genres"].tolist() == ["Animation|Children's", "Drama"]
 
 
@@ -145,28 +144,28 @@ def test_ml_10m_has_users_only_by_their_ids(tmp_path: Path) -> None:
     assert ml.tags is not None
     assert ml.tags.to_dict("list") == {
         "user_id": [1],
-        "item_id": [122],
-        "tag": ["so funny!"],
-        "timestamp": [1215184630],
+        "item_id": [52],
+        "tag": ["so slow!"],
+        "timestamp": [1210000000],
     }
 
 
 def test_ml_csv_with_quotes_and_commas(tmp_path: Path) -> None:
     ml = load_movielens(write(tmp_path, ML_CSV))
     assert repr(ml) == "MovieLens(ml-csv: 2 ratings, 1 users, 2 items, 1 tags)"
-    assert ml.items["title"].tolist() == ["Toy Story", "11'09\"01 - September 11, The"]
+    assert ml.items["title"].tolist() == ["Paper Kite", "11'09\"01 - River, The"]
     assert ml.tags is not None
-    assert ml.tags["tag"].tolist() == ["pixar, fun"]
+    assert ml.tags["tag"].tolist() == ["paper, wind"]
     assert ml.links is not None
-    assert ml.links["imdb_id"].tolist() == ["0114709", "0328802"]
-    assert ml.links["tmdb_id"].fillna("?").tolist() == ["862", "?"]
+    assert ml.links["imdb_id"].tolist() == ["0100001", "0300002"]
+    assert ml.links["tmdb_id"].fillna("?").tolist() == ["101", "?"]
 
 
 def test_recbole_looks_like_ml_100k(tmp_path: Path) -> None:
     ml = load_movielens(write(tmp_path, RECBOLE))
     assert ml.name == "ml-100k"
     assert ml.users["age"].tolist() == [39, 49]
-    assert ml.items["title"].tolist() == ["Kolya", "Land, The"]
+    assert ml.items["title"].tolist() == ["Marble", "Land, The"]
     assert ml.items["year"].tolist() == [1996, 1995]
     assert ml.items["genres"].fillna("?").tolist() == ["Comedy|Film-Noir", "?"]
 
@@ -174,8 +173,8 @@ def test_recbole_looks_like_ml_100k(tmp_path: Path) -> None:
 def test_recbole_interactions_alone_are_enough(tmp_path: Path) -> None:
     ml = load_movielens(write(tmp_path, {"x.inter": RECBOLE["ml-100k.inter"]}))
     assert ml.name == "x"
-    assert ml.users["user_id"].tolist() == [196, 186]
-    assert ml.items["item_id"].tolist() == [242, 302]
+    assert ml.users["user_id"].tolist() == [21, 12]
+    assert ml.items["item_id"].tolist() == [31, 44]
     assert ml.items["title"].isna().all()
 
 
@@ -194,12 +193,12 @@ def test_byte_order_mark_windows_lines_and_blank_lines_are_read_over(tmp_path: P
 
 def test_dat_files_may_be_utf_8(tmp_path: Path) -> None:
     folder = write(tmp_path, ML_10M)
-    (folder / "movies.dat").write_bytes("122::Fantômas (1913)::Crime\n185::Seven (1995)::Drama\n".encode())
+    (folder / "movies.dat").write_bytes("52::Fantômas (1913)::Crime\n58::Seven (1995)::Drama\n".encode())
     assert load_movielens(folder).items["title"].tolist() == ["Fantômas", "Seven"]
 
 
 def test_a_colon_before_the_separator_belongs_to_the_field(tmp_path: Path) -> None:
-    files = damaged(ML_1M, "movies.dat", "James: The Peach (1996)::", "James: The Peach (1996):::")
+    files = damaged(ML_1M, "movies.dat", "Ada: The Quarry (1996)::", "Ada: The Quarry (1996):::")
     assert load_movielens(write(tmp_path, files)).items["genres"].tolist() == [
         "Animation|Children's",
         "Drama",
@@ -209,7 +208,7 @@ def test_a_colon_before_the_separator_belongs_to_the_field(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "title", "year"),
     [
-        ("Toy Story (1995)", "Toy Story", 1995),
+        ("Paper Kite (1995)", "Paper Kite", 1995),
         ("Shawshank Redemption, The (1994)", "Shawshank Redemption, The", 1994),
         ("City, The (Cité, La) (1995)", "City, The (Cité, La)", 1995),
         ("1941 (1979) ", "1941", 1979),
@@ -225,7 +224,7 @@ def test_a_colon_before_the_separator_belongs_to_the_field(tmp_path: Path) -> No
     ],
 )
 def test_year_leaves_the_title(tmp_path: Path, text: str, title: str, year: int | None) -> None:
-    files = damaged(ML_CSV, "movies.csv", "Toy Story (1995)", f'"{text}"')
+    files = damaged(ML_CSV, "movies.csv", "Paper Kite (1995)", f'"{text}"')
     item = load_movielens(write(tmp_path, files)).items.iloc[0]
     assert item["title"] == title
     assert (None if pd.isna(item["year"]) else item["year"]) == year
@@ -235,10 +234,10 @@ def test_year_leaves_the_title(tmp_path: Path, text: str, title: str, year: int 
 
 
 def test_one_id_with_a_leading_zero_makes_all_ids_text_in_all_frames(tmp_path: Path) -> None:
-    files = {name: text.replace("185::", "0185::") for name, text in ML_10M.items()}
+    files = {name: text.replace("58::", "0185::") for name, text in ML_10M.items()}
     ml = load_movielens(write(tmp_path, files))
     assert ml.tags is not None
-    assert ml.ratings["item_id"].tolist() == ["122", "0185"]
+    assert ml.ratings["item_id"].tolist() == ["52", "0185"]
     assert ml.ratings["user_id"].tolist() == ["1", "1"]
     for frame in (ml.ratings, ml.users, ml.items, ml.tags):
         assert {frame[c].dtype for c in ("user_id", "item_id") if c in frame} == {TEXT}
@@ -247,27 +246,27 @@ def test_one_id_with_a_leading_zero_makes_all_ids_text_in_all_frames(tmp_path: P
 
 @pytest.mark.parametrize("odd", ["+5", "5.0", " 5", "9223372036854775808", "-0", "5_0", "NA", "nan"])
 def test_ids_that_are_no_plain_integers_stay_as_they_are(tmp_path: Path, odd: str) -> None:
-    files = damaged(ML_1M, "ratings.dat", "2::661", f"{odd}::661")
+    files = damaged(ML_1M, "ratings.dat", "2::66", f"{odd}::66")
     ml = load_movielens(write(tmp_path, files))
     assert ml.ratings["user_id"].tolist() == ["1", odd]
 
 
 def test_a_text_id_among_the_tags_alone_counts_too(tmp_path: Path) -> None:
     ml = load_movielens(write(tmp_path, damaged(ML_CSV, "tags.csv", "\n1,1,", "\n01,1,")))
-    assert ml.ratings["item_id"].tolist() == ["1", "7789"]
+    assert ml.ratings["item_id"].tolist() == ["1", "779"]
 
 
 def test_negative_and_large_integers_are_integers(tmp_path: Path) -> None:
-    ml = load_movielens(write(tmp_path, damaged(ML_10M, "tags.dat", "1::122::", "-9223372036854775808::122::")))
+    ml = load_movielens(write(tmp_path, damaged(ML_10M, "tags.dat", "1::52::", "-9223372036854775808::52::")))
     assert ml.ratings["user_id"].dtype == np.int64
 
 
 def test_ids_that_only_ratings_have_are_appended_with_missing_attributes(tmp_path: Path) -> None:
-    files = damaged(ML_100K, "u.data", "196\t242", "7\t9999")
+    files = damaged(ML_100K, "u.data", "21\t31", "7\t9999")
     ml = load_movielens(write(tmp_path, files))
-    assert ml.users["user_id"].tolist() == [186, 196, 7]
+    assert ml.users["user_id"].tolist() == [12, 21, 7]
     assert ml.users.iloc[2].isna().tolist() == [False, True, True, True, True]
-    assert ml.items["item_id"].tolist() == [242, 302, 9999]
+    assert ml.items["item_id"].tolist() == [31, 44, 9999]
     assert ml.items.iloc[2].isna().sum() == len(ml.items.columns) - 1
     assert ml.users["age"].dtype == pd.Int64Dtype()
 
@@ -351,48 +350,48 @@ def test_damaged_archives(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("layout", "file", "old", "new", "line", "message"),
     [
-        ("ml-100k", "u.data", "186\t302\t3\t891717742", "186\t302\t3", 2, "expected 4 fields .*found 3"),
-        ("ml-100k", "u.data", "186\t302\t3\t", "186\t302\t3\t4\t", 2, "expected 4 fields .*found 5"),
-        ("ml-100k", "u.data", "196\t242\t3\t", "196\t242\t3\t4\t", 1, "expected 4 fields .*found 5"),
+        ("ml-100k", "u.data", "12\t44\t3\t880000002", "12\t44\t3", 2, "expected 4 fields .*found 3"),
+        ("ml-100k", "u.data", "12\t44\t3\t", "12\t44\t3\t4\t", 2, "expected 4 fields .*found 5"),
+        ("ml-100k", "u.data", "21\t31\t3\t", "21\t31\t3\t4\t", 1, "expected 4 fields .*found 5"),
         (
             "ml-100k",
             "u.data",
-            "186\t302\t3\t",
-            "186\t302\tgood\t",
+            "12\t44\t3\t",
+            "12\t44\tgood\t",
             2,
             "rating must be a finite number, found 'good'",
         ),
-        ("ml-100k", "u.data", "186\t302\t3\t", "186\t302\tnan\t", 2, "rating must be a finite number"),
-        ("ml-100k", "u.data", "186\t302\t3\t", "186\t302\tinf\t", 2, "rating must be a finite number"),
-        ("ml-100k", "u.data", "186\t302\t3\t", "186\t302\t\t", 2, "rating must be a finite number, found ''"),
-        ("ml-100k", "u.data", "878887116", "1997-11-05", 3, "timestamp must be a finite number"),
-        ("ml-100k", "u.data", "878887116", "878887116.5", 3, "timestamp must be a whole number"),
-        ("ml-100k", "u.data", "878887116", "1e300", 3, "timestamp must be a whole number"),
-        ("ml-100k", "u.data", "\n186\t302", "\n\t302", 2, "user_id is empty"),
-        ("ml-100k", "u.data", "\n186\t302", "\n186\t", 2, "item_id is empty"),
-        ("ml-100k", "u.data", "4\t878887116\n", "4", 3, "expected 4 fields .*found 3"),
-        ("ml-100k", "u.data", "\n186", "\n\n  \n\t\t\t\n186", 4, "user_id is empty"),
-        ("ml-100k", "u.data", "186\t302\t3\t", "186 302 3 ", 2, "expected 4 fields .*found 1"),
-        ("ml-100k", "u.user", "196|49", "186|49", 2, "user_id '186' is in line 1 already"),
-        ("ml-100k", "u.user", "196|49", "196|old", 2, "age must be a finite number, found 'old'"),
+        ("ml-100k", "u.data", "12\t44\t3\t", "12\t44\tnan\t", 2, "rating must be a finite number"),
+        ("ml-100k", "u.data", "12\t44\t3\t", "12\t44\tinf\t", 2, "rating must be a finite number"),
+        ("ml-100k", "u.data", "12\t44\t3\t", "12\t44\t\t", 2, "rating must be a finite number, found ''"),
+        ("ml-100k", "u.data", "880000003", "1997-11-05", 3, "timestamp must be a finite number"),
+        ("ml-100k", "u.data", "880000003", "880000003.5", 3, "timestamp must be a whole number"),
+        ("ml-100k", "u.data", "880000003", "1e300", 3, "timestamp must be a whole number"),
+        ("ml-100k", "u.data", "\n12\t44", "\n\t44", 2, "user_id is empty"),
+        ("ml-100k", "u.data", "\n12\t44", "\n12\t", 2, "item_id is empty"),
+        ("ml-100k", "u.data", "4\t880000003\n", "4", 3, "expected 4 fields .*found 3"),
+        ("ml-100k", "u.data", "\n12", "\n\n  \n\t\t\t\n12", 4, "user_id is empty"),
+        ("ml-100k", "u.data", "12\t44\t3\t", "12 44 3 ", 2, "expected 4 fields .*found 1"),
+        ("ml-100k", "u.user", "21|49", "12|49", 2, "user_id '12' is in line 1 already"),
+        ("ml-100k", "u.user", "21|49", "21|old", 2, "age must be a finite number, found 'old'"),
         ("ml-100k", "u.item", "|0|1|1", "|0|1", 2, "expected 8 fields .*found 7"),
         ("ml-100k", "u.item", "|0|1|1", "|0|1|x", 2, "a genre must be 0 or 1, found 'x' for Comedy"),
-        ("ml-100k", "u.item", "302|", "242|", 2, "item_id '242' is in line 1 already"),
-        ("ml-1m", "ratings.dat", "2::661::3::", "2::661::3:", 2, "expected 4 fields .*found 3"),
-        ("ml-1m", "ratings.dat", "2::661::3", "2::66\x1f1::3", 2, "control character"),
-        ("ml-1m", "movies.dat", "1193::", "1193:", 2, "expected 3 fields .*found 2"),
-        ("ml-1m", "movies.dat", "1193::", "::", 2, "item_id is empty"),
-        ("ml-10m", "tags.dat", "1215184630", "yesterday", 1, "timestamp must be"),
-        ("ml-csv", "ratings.csv", "1,7789,0.5", "1,7789,0.5,", 3, "expected 4 fields .*found 5"),
-        ("ml-csv", "ratings.csv", "1,7789,0.5", "1,7789,half", 3, "rating must be a finite number"),
+        ("ml-100k", "u.item", "44|", "31|", 2, "item_id '31' is in line 1 already"),
+        ("ml-1m", "ratings.dat", "2::66::3::", "2::66::3:", 2, "expected 4 fields .*found 3"),
+        ("ml-1m", "ratings.dat", "2::66::3", "2::66\x1f1::3", 2, "control character"),
+        ("ml-1m", "movies.dat", "93::", "93:", 2, "expected 3 fields .*found 2"),
+        ("ml-1m", "movies.dat", "93::", "::", 2, "item_id is empty"),
+        ("ml-10m", "tags.dat", "1210000000", "yesterday", 1, "timestamp must be"),
+        ("ml-csv", "ratings.csv", "1,779,0.5", "1,779,0.5,", 3, "expected 4 fields .*found 5"),
+        ("ml-csv", "ratings.csv", "1,779,0.5", "1,779,half", 3, "rating must be a finite number"),
         ("ml-csv", "ratings.csv", "movieId", "bookId", 1, "no column item_id; it reads userId, bookId"),
         ("ml-csv", "movies.csv", "title", "movieId", 1, "no column title"),
         ("ml-csv", "movies.csv", "title,genres", "title,genres,genres", 1, "two columns of one name"),
         ("ml-csv", "movies.csv", '(2002)"', "(2002)", 3, "unexpected end of data"),
         ("ml-csv", "movies.csv", '""01', '"01', 3, "expected after"),
-        ("ml-csv", "links.csv", "1,0114709,862", ",0114709,862", 2, "item_id is empty"),
+        ("ml-csv", "links.csv", "1,0100001,101", ",0100001,101", 2, "item_id is empty"),
         ("recbole", "ml-100k.inter", "rating:float", "label:float", 1, "no column rating"),
-        ("recbole", "ml-100k.inter", "186\t302\t3", "186\t302\tthree", 3, "rating must be a finite number"),
+        ("recbole", "ml-100k.inter", "12\t44\t3", "12\t44\tthree", 3, "rating must be a finite number"),
         (
             "recbole",
             "ml-100k.item",
@@ -412,21 +411,21 @@ def test_malformed_line_is_named(
 
 
 def test_one_bad_line_far_down_is_found(tmp_path: Path) -> None:
-    lines = ["1::661::3::978302109\n"] * 5000
-    lines[4321] = "1::661::3\n"
+    lines = ["1::66::3::970000002\n"] * 5000
+    lines[4321] = "1::66::3\n"
     folder = write(tmp_path, ML_1M | {"ratings.dat": "".join(lines)})
     with pytest.raises(DataFileError, match=r"^ratings\.dat, line 4322: "):
         load_movielens(folder)
 
 
 def test_a_short_and_a_long_line_do_not_cancel_out(tmp_path: Path) -> None:
-    files = ML_1M | {"ratings.dat": "1::661::3\n1::661::3::978302109::7\n"}
+    files = ML_1M | {"ratings.dat": "1::66::3\n1::66::3::970000002::7\n"}
     with pytest.raises(DataFileError, match=r"^ratings\.dat, line 1: expected 4 fields"):
         load_movielens(write(tmp_path, files))
 
 
 def test_lines_are_counted_through_quoted_line_breaks(tmp_path: Path) -> None:
-    files = damaged(ML_CSV, "tags.csv", '"pixar, fun"', '"pixar,\nfun"')
+    files = damaged(ML_CSV, "tags.csv", '"paper, wind"', '"pixar,\nfun"')
     files["tags.csv"] += "1,1,late,never\n"
     with pytest.raises(DataFileError, match=r"^tags\.csv, line 4: timestamp"):
         load_movielens(write(tmp_path, files))

@@ -478,7 +478,7 @@ def ratings():
     return pd.DataFrame(
         {
             "user_id": [196, 186, 196, 22],
-            "title": ["Kolya", "Heat", "Heat", None],
+            "title": ["Marble", "Quarry", "Quarry", None],
             "genres": ["Comedy|Drama", "Action", "", None],
             "age": [49.0, 39.0, np.nan, 25.0],
             "rating": [3, 3, 1, 5],
