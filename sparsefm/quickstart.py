@@ -27,10 +27,10 @@ _Part = tuple[pd.DataFrame, pd.DataFrame]
 
 _IDS: _Encoders = {"user_id": OneHot(), "item_id": OneHot()}
 # Chosen by forward selection on MovieLens 100K: each step added the column and encoder with the lowest RMSE on
-# a tenth of the training part of each canonical fold, held out three times at random; no fold's
-# test part judged its own choice, though it lies in the training parts of the other four. From ids alone at 0.9111 genres lead to 0.9035, year to 0.9011 and age to 0.9007. One-hot years
-# or ages, decades, occupation and gender did not lower it further. The zip code, in MovieLens nearly an id of
-# its user, would by 0.0004, and is left out.
+# a tenth of the training part of each canonical fold, held out three times at random; no fold's test part judged
+# its own choice, though it lies in the training parts of the other four. From ids alone at 0.9111 genres lead to
+# 0.9035, year to 0.9011 and age to 0.9007. One-hot years or ages, decades, occupation and gender did not lower it
+# further. The zip code, in MovieLens nearly an id of its user, would by 0.0004, and is left out.
 _SIDE: _Encoders = {"genres": MultiHot(sep="|"), "year": Numeric(), "age": Numeric()}
 _N_FOLDS = 5
 _N_SHOWN = 10
