@@ -70,7 +70,7 @@ class Gradient(NamedTuple):
     """Gradient of Σ_i d_i · score_i; w and V have a row for each feature that occurs, and no others."""
 
     w0: float
-    features: NDArray[Any]  # (n_touched,) ascending
+    features: NDArray[Any]  # (n_touched,) int64, ascending
     w: NDArray[Any]  # (n_touched,)
     V: NDArray[Any]  # (n_touched, n_factors)
     data: NDArray[Any]  # (nnz,) with respect to the values of the canonical rows
@@ -181,13 +181,14 @@ def gradient(params: FMParams, X: Any, d: Any, *, n_threads: int | None = None) 
 
     dispatch.run_pieces(by_row, rows.n_rows, work, n_threads)
 
-    features = np.empty(rows.nnz, dtype=rows.indices.dtype)
-    colptr, entries, entry_rows = (np.empty(rows.nnz + extra, dtype=np.int64) for extra in (1, 0, 0))
-    n_touched = csr.transpose(features, colptr, entries, entry_rows, rows.indptr, rows.indices)
+    features, colptr, entry_rows = (np.empty(rows.nnz + extra, dtype=np.int64) for extra in (0, 1, 0))
+    entry_data = None if rows.data is None else np.empty_like(rows.data)
+    n_touched = csr.transpose(
+        features, colptr, entry_rows, g_data if entry_data is None else entry_data, rows.indptr, rows.indices, rows.data
+    )
     features = features[:n_touched].copy()
-    entry_data = None if rows.data is None else rows.data[entries]
     g_w = np.empty(n_touched, dtype=params.dtype)
-    g_V = aligned_zeros((n_touched, _padded(params.n_factors)), params.dtype)
+    g_V = np.empty((n_touched, params.n_factors), dtype=params.dtype)
 
     def by_feature(start: int, stop: int) -> None:
         fm.backward_columns(
@@ -195,7 +196,7 @@ def gradient(params: FMParams, X: Any, d: Any, *, n_threads: int | None = None) 
         )
 
     dispatch.run_pieces(by_feature, n_touched, work, n_threads)
-    return Gradient(float(d.sum(dtype=np.float64)), features, g_w, g_V[:, : params.n_factors], g_data)
+    return Gradient(float(d.sum(dtype=np.float64)), features, g_w, g_V, g_data)
 
 
 Side = tuple[NDArray[Any], NDArray[Any]]

@@ -141,13 +141,13 @@ def test_gradients_equal_the_definition(path, k, real, index):
     fm.backward_rows(g_data, indptr, indices, data, w, V, sums, d, 0, 25, path)
     touched, colptr, entries, entry_rows = transposed(indptr, indices)
     g_w = np.empty(len(touched), dtype=real)
-    g_V = np.zeros((len(touched), sums.shape[1]), dtype=real)
+    g_V = np.full((len(touched), k), np.nan, dtype=real)
     fm.backward_columns(g_w, g_V, touched, colptr, entry_rows, data[entries], V, sums, d, 0, len(touched), path)
 
     _, expected_w, expected_V, expected_data = reference.gradient(indptr, indices, data, w0, w, V, d)
     # twice the sum of absolute terms: S − z is the sum over the others, computed by taking z off again
     sizes = reference.gradient(indptr, indices, abs(data), w0, abs(w), abs(V), abs(d))[1:]
-    results = (g_w, expected_w[touched]), (g_V[:, :k], expected_V[touched]), (g_data, expected_data)
+    results = (g_w, expected_w[touched]), (g_V, expected_V[touched]), (g_data, expected_data)
     for (got, expected), size in zip(results, sizes, strict=True):
         atol = tolerance(real, n_features + 25, k, 2 * size.max(initial=0))
         np.testing.assert_allclose(got, expected, rtol=0, atol=atol)
@@ -176,21 +176,19 @@ def test_gradients_equal_finite_differences():
 
 
 def transposed(indptr, indices):
+    """With the position of each entry as its value."""
     nnz = len(indices)
-    features = np.empty(nnz, dtype=indices.dtype)
-    colptr, entries, entry_rows = (
-        np.empty(nnz + 1, np.int64),
-        np.empty(nnz, np.int64),
-        np.empty(nnz, np.int64),
-    )
-    n_touched = csr.transpose(features, colptr, entries, entry_rows, indptr, indices)
-    return features[:n_touched].copy(), colptr[: n_touched + 1].copy(), entries, entry_rows
+    features, colptr, entry_rows = np.empty(nnz, np.int64), np.empty(nnz + 1, np.int64), np.empty(nnz, np.int64)
+    entries, positions = np.empty(nnz), np.arange(nnz, dtype=np.float64)
+    n_touched = csr.transpose(features, colptr, entry_rows, entries, indptr, indices, positions)
+    return features[:n_touched], colptr[: n_touched + 1], entries.astype(np.int64), entry_rows
 
 
-@pytest.mark.parametrize("n_features", [1, 5, 2047, 2048, 2049, 5_000_000, 2**40])
-def test_transposing_lists_each_feature_once_with_its_rows_in_order(n_features):
+@pytest.mark.parametrize("n_rows", [3, 300, 3000])
+@pytest.mark.parametrize("n_features", [1, 2, 5, 4095, 4096, 4097, 5_000_000, 2**24, 2**40])
+def test_transposing_lists_each_feature_once_with_its_rows_in_order(n_features, n_rows):
     rng = np.random.default_rng(5)
-    lengths = rng.integers(0, 6, size=300)
+    lengths = rng.integers(0, 6, size=n_rows)
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     indices = rng.integers(0, n_features, size=indptr[-1], dtype=np.int64)
     features, colptr, entries, entry_rows = transposed(indptr, indices)
@@ -206,6 +204,12 @@ def test_transposing_nothing_gives_nothing():
     features, colptr, entries, _ = transposed(np.zeros(4, np.int32), np.empty(0, np.int32))
     assert len(features) == len(entries) == 0
     assert colptr.tolist() == [0]
+
+
+def test_transposing_more_than_fits_a_word_is_refused():
+    indices = np.array([2**62, 0, 5, 7, 8], dtype=np.int64)
+    with pytest.raises(OverflowError, match="split it"):
+        transposed(np.array([0, 5], np.int64), indices)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 255, 256, 257, 10_000])

@@ -146,7 +146,7 @@ INLINE void FN(epoch_rows)(const int nvec, const int optimiser, const int unit, 
         const REAL *x = unit ? NULL : data + p;
         const REAL s = weight ? weight[r] : (REAL)1;
         if (s == 0) continue; /* as if the row were absent */
-        const REAL score = w0 + FN(row_score)(nvec, 0, unit, idx, x, n, &t, 0, sums);
+        const REAL score = w0 + FN(row_score)(nvec, 0, unit, idx, x, n, &t, 0, sums, NULL, 0);
         double gradient;
         total += (double)s * loss_of(a->loss, (double)y[r], (double)score, &gradient);
         const REAL d = s * (REAL)gradient;

@@ -9,8 +9,23 @@ def scan(
 def transpose(
     features: NDArray[Any],
     colptr: NDArray[Any],
-    entries: NDArray[Any],
     entry_rows: NDArray[Any],
+    entry_data: NDArray[Any],
     indptr: NDArray[Any],
     indices: NDArray[Any],
+    data: NDArray[Any] | None,
 ) -> int: ...
+def transpose_at(
+    is_f64: bool,
+    is_i64: bool,
+    n_rows: int,
+    nnz: int,
+    features: int,
+    colptr: int,
+    entry_rows: int,
+    entry_data: int,
+    indptr: int,
+    indices: int,
+    data: int,
+) -> int: ...
+def valid_at(is_i64: bool, n_rows: int, nnz: int, n_features: int, indptr: int, indices: int) -> bool: ...

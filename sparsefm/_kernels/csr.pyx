@@ -1,9 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Passes over CSR arrays that know no model: checking them, and turning them into columns."""
 from libc.math cimport isfinite
-from libc.stdint cimport int32_t, int64_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
 
 ctypedef fused IDX:
     int32_t
@@ -12,6 +11,12 @@ ctypedef fused IDX:
 ctypedef fused REAL:
     float
     double
+
+cdef extern from *:
+    """
+    #define RADIX_BITS 12 /* the counters of one pass stay in the first-level cache */
+    """
+    const int RADIX_BITS
 
 
 def scan_indptr(const IDX[::1] indptr, Py_ssize_t nnz):
@@ -66,66 +71,157 @@ def scan(
     return bad_index, bad_value, bool(ascending), bool(no_zeros), bool(ones)
 
 
-def transpose(
-    IDX[::1] features,          # OUT (nnz,): the touched features, ascending, in its first n_touched places
-    int64_t[::1] colptr,        # OUT (nnz + 1,): where each one's entries begin, n_touched + 1 places
-    int64_t[::1] entries,       # OUT (nnz,): positions in the CSR arrays, ordered by feature, then by row
-    int64_t[::1] entry_rows,    # OUT (nnz,): the row of each of those entries
-    const IDX[::1] indptr,      # IN (n_rows + 1,), beginning at 0
-    const IDX[::1] indices,     # IN (nnz,)
-):
-    """Columns of the touched features only; returns n_touched.
-
-    A stable radix sort of (feature, position) by eleven bits at a time: O(nnz) for any number of features,
-    no table of that length, and entries of one feature stay in row order.
-    """
-    cdef Py_ssize_t nnz = indices.shape[0], n_rows = indptr.shape[0] - 1, i, p, n_touched = 0, at
-    cdef int64_t top = 0, digit
-    cdef int shift = 0
-    cdef int64_t count[2048]
-    cdef int64_t *rows = <int64_t *>malloc((nnz + 1) * sizeof(int64_t))
-    cdef int64_t *a = <int64_t *>malloc((nnz + 1) * sizeof(int64_t))
-    cdef int64_t *b = <int64_t *>malloc((nnz + 1) * sizeof(int64_t))
-    cdef int64_t *swap
-    if rows == NULL or a == NULL or b == NULL:
-        free(rows)
+cdef Py_ssize_t transposed(
+    int64_t *features, int64_t *colptr, int64_t *entry_rows, REAL *entry_data,
+    const IDX *indptr, const IDX *indices, const REAL *data, Py_ssize_t n_rows, Py_ssize_t nnz,
+) except -1:
+    """A stable radix sort of words (index, position), some bits of the index at a time: O(nnz) for any number of
+    features, no table of that length, and entries of one feature stay in row order."""
+    cdef Py_ssize_t i, p, at, here, n_touched = 0, last = nnz - 1
+    cdef uint64_t top = 0, word, following, digits, place
+    cdef int bits = 0, position_bits = 0, width, passes, shift, turn
+    if nnz == 0:
+        colptr[0] = 0
+        return 0
+    for p in range(nnz):
+        top |= <uint64_t>indices[p]
+    while top >> bits:
+        bits += 1
+    while last >> position_bits:
+        position_bits += 1
+    if bits + position_bits > 64:
+        raise OverflowError(f"{nnz} entries with column indices up to {top} are too many for one batch; split it")
+    # about as many buckets as entries, but no more than the first-level cache holds counters
+    width = min(max(position_bits, 6), RADIX_BITS)
+    passes = (bits + width - 1) // width
+    if passes:
+        width = (bits + passes - 1) // passes
+    cdef uint64_t *a = <uint64_t *>malloc(nnz * sizeof(uint64_t))
+    cdef uint64_t *b = <uint64_t *>malloc(nnz * sizeof(uint64_t))
+    cdef Py_ssize_t *count = <Py_ssize_t *>calloc((passes + 1) << width, sizeof(Py_ssize_t))
+    cdef Py_ssize_t *counter
+    cdef Py_ssize_t *ahead
+    cdef uint64_t *swap
+    if a == NULL or b == NULL or count == NULL:
         free(a)
         free(b)
+        free(count)
         raise MemoryError()
     with nogil:
-        for i in range(n_rows):
-            for p in range(indptr[i], indptr[i + 1]):
-                rows[p] = i
+        digits = (<uint64_t>1 << width) - 1
         for p in range(nnz):
-            a[p] = p
-            if indices[p] > top:
-                top = indices[p]
-        while shift == 0 or top >> shift != 0:
-            memset(count, 0, sizeof(count))
-            for p in range(nnz):
-                count[(<int64_t>indices[p] >> shift) & 2047] += 1
+            word = <uint64_t>indices[p]
+            a[p] = word << position_bits | <uint64_t>p
+            count[word & digits] += 1
+        shift = position_bits
+        for turn in range(passes):
+            ahead = count + (<Py_ssize_t>digits + 1) * (turn + 1)  # counters of the next digit
+            counter = ahead - (<Py_ssize_t>digits + 1)
             at = 0
-            for i in range(2048):
-                digit = count[i]
-                count[i] = at
-                at += digit
+            for i in range(<Py_ssize_t>digits + 1):
+                here = counter[i]
+                counter[i] = at
+                at += here
             for p in range(nnz):
-                digit = (<int64_t>indices[a[p]] >> shift) & 2047
-                b[count[digit]] = a[p]
-                count[digit] += 1
+                word = a[p]
+                i = (word >> shift) & digits
+                here = counter[i]
+                counter[i] = here + 1
+                b[here] = word
+                ahead[(word >> shift >> width) & digits] += 1
             swap = a
             a = b
             b = swap
-            shift += 11
+            shift += width
+        # b is free now: it holds the row of each position
+        for i in range(n_rows):
+            for p in range(indptr[i], indptr[i + 1]):
+                b[p] = <uint64_t>i
+        place = (<uint64_t>1 << position_bits) - 1
+        following = a[0]
         for p in range(nnz):
-            entries[p] = a[p]
-            entry_rows[p] = rows[a[p]]
-            if p == 0 or indices[a[p]] != indices[a[p - 1]]:
-                features[n_touched] = indices[a[p]]
-                colptr[n_touched] = p
-                n_touched += 1
-        colptr[n_touched] = nnz
-    free(rows)
+            word = following
+            following = a[p + 1] if p < last else ~word
+            entry_rows[p] = <int64_t>b[word & place]
+            if data != NULL:
+                entry_data[p] = data[word & place]
+            features[n_touched] = <int64_t>(word >> position_bits)
+            colptr[n_touched + 1] = p + 1  # so far
+            n_touched += (word ^ following) >> position_bits != 0
+        colptr[0] = 0
     free(a)
     free(b)
+    free(count)
     return n_touched
+
+
+def transpose(
+    int64_t[::1] features,      # OUT (nnz,): the touched features, ascending, in its first n_touched places
+    int64_t[::1] colptr,        # OUT (nnz + 1,): where each one's entries begin, n_touched + 1 places
+    int64_t[::1] entry_rows,    # OUT (nnz,): the row of each entry, ordered by feature, then by row
+    REAL[::1] entry_data,       # OUT (nnz,): the value of each of those entries
+    const IDX[::1] indptr,      # IN (n_rows + 1,), beginning at 0
+    const IDX[::1] indices,     # IN (nnz,)
+    const REAL[::1] data,       # IN (nnz,), None: every value is one, and entry_data is not written
+):
+    """Columns of the touched features only; returns n_touched."""
+    return transposed[REAL, IDX](
+        &features[0], &colptr[0], &entry_rows[0], &entry_data[0],
+        &indptr[0], &indices[0], NULL if data is None else &data[0], indptr.shape[0] - 1, indices.shape[0],
+    )
+
+
+def transpose_at(
+    bint is_f64, bint is_i64, Py_ssize_t n_rows, Py_ssize_t nnz, size_t features, size_t colptr, size_t entry_rows,
+    size_t entry_data, size_t indptr, size_t indices, size_t data,
+):
+    """`transpose` of arrays given by address; data 0: every value is one."""
+    cdef int64_t *out_features = <int64_t *>features
+    cdef int64_t *out_colptr = <int64_t *>colptr
+    cdef int64_t *out_rows = <int64_t *>entry_rows
+    if is_f64 and is_i64:
+        return transposed[double, int64_t](
+            out_features, out_colptr, out_rows, <double *>entry_data,
+            <const int64_t *>indptr, <const int64_t *>indices, <const double *>data, n_rows, nnz)
+    if is_f64:
+        return transposed[double, int32_t](
+            out_features, out_colptr, out_rows, <double *>entry_data,
+            <const int32_t *>indptr, <const int32_t *>indices, <const double *>data, n_rows, nnz)
+    if is_i64:
+        return transposed[float, int64_t](
+            out_features, out_colptr, out_rows, <float *>entry_data,
+            <const int64_t *>indptr, <const int64_t *>indices, <const float *>data, n_rows, nnz)
+    return transposed[float, int32_t](
+        out_features, out_colptr, out_rows, <float *>entry_data,
+        <const int32_t *>indptr, <const int32_t *>indices, <const float *>data, n_rows, nnz)
+
+
+cdef bint valid(
+    const IDX *indptr, const IDX *indices, Py_ssize_t n_rows, Py_ssize_t nnz, Py_ssize_t n_features
+) noexcept nogil:
+    """Of j and last − j one is negative exactly if j lies outside 0 … last: collecting their sign bits needs no
+    branch, and takes vectors on every machine."""
+    cdef Py_ssize_t i
+    cdef uint64_t bad = indptr[0] != 0 or indptr[n_rows] != nnz
+    cdef uint64_t signs64 = 0, last64 = <uint64_t>(n_features - 1)
+    cdef uint32_t signs32 = 0, last32 = <uint32_t>min(n_features - 1, <Py_ssize_t>0x7fffffff)
+    for i in range(n_rows):
+        bad |= indptr[i + 1] < indptr[i]
+    if IDX is int64_t:
+        for i in range(nnz):
+            signs64 |= <uint64_t>indices[i] | (last64 - <uint64_t>indices[i])
+    else:
+        for i in range(nnz):
+            signs32 |= <uint32_t>indices[i] | (last32 - <uint32_t>indices[i])
+    return not (bad or signs64 >> 63 or signs32 >> 31)
+
+
+def valid_at(bint is_i64, Py_ssize_t n_rows, Py_ssize_t nnz, Py_ssize_t n_features, size_t indptr, size_t indices):
+    """Whether arrays given by address are rows of n_features columns: no read of a kernel leaves them then."""
+    cdef bint answer
+    with nogil:
+        if is_i64:
+            answer = valid(<const int64_t *>indptr, <const int64_t *>indices, n_rows, nnz, n_features)
+        else:
+            answer = valid(<const int32_t *>indptr, <const int32_t *>indices, n_rows, nnz, n_features)
+    return answer

@@ -78,6 +78,12 @@ INLINE vec FN(load)(const REAL *p) {
 
 INLINE void FN(store)(REAL *p, vec v) { memcpy(p, &v, sizeof v); }
 
+/* Stores the first `left` lanes, all of them if there are that many. */
+INLINE void FN(store_first)(REAL *p, vec v, ptrdiff_t left) {
+    if (left >= W) FN(store)(p, v);
+    else memcpy(p, &v, left * sizeof(REAL));
+}
+
 INLINE vec FN(zero)(void) {
     vec v;
     memset(&v, 0, sizeof v);
@@ -126,11 +132,12 @@ INLINE void FN(fetch)(const params_t *t, IDX j) {
     PREFETCH_READ(t->w + (ptrdiff_t)j * t->w_stride);
 }
 
-/* T vectors of the pair sum of one row, from vector f on; e1 goes to sums[0 … T·W). With `linear` the
- * linear part is summed on the way, so that an interleaved row is visited once. */
+/* T vectors of the pair sum of one row, from vector f on; e1 goes to sums[0 … T·W), and the first `left`
+ * numbers of e2 to each[0 … T·W) unless that is NULL. With `linear` the linear part is summed on the way, so
+ * that an interleaved row is visited once. */
 INLINE vec FN(score_tile)(const int T, const int f, const int masked, const int unit, const int linear,
                           const IDX *idx, const REAL *x, ptrdiff_t n, const params_t *t, int last_tile,
-                          ptrdiff_t to_come, REAL *sums, REAL *lin) {
+                          ptrdiff_t to_come, REAL *sums, REAL *each, ptrdiff_t left, REAL *lin) {
     vec e1[TILE], e2[TILE], pairs = FN(zero)();
     REAL l = 0;
     for (int i = 0; i < T; i++) e1[i] = e2[i] = FN(zero)();
@@ -149,16 +156,19 @@ INLINE vec FN(score_tile)(const int T, const int f, const int masked, const int 
     }
     for (int i = 0; i < T; i++) {
         if (sums) FN(store)(sums + i * W, e1[i]);
+        if (each) FN(store_first)(each + i * W, e2[i], left - i * W);
         pairs += e2[i];
     }
     if (linear) *lin = l;
     return pairs;
 }
 
-/* Linear part plus pairs of one row, without w0; S goes to sums[0 … nvec·W) unless that is NULL.
- * Of the `to_come` non-zeros from idx on, those AHEAD places further are prefetched; 0: none are. */
+/* Linear part plus pairs of one row, without w0; S goes to sums[0 … nvec·W) and the pairs of each factor to
+ * each[0 … k), unless these are NULL. Of the `to_come` non-zeros from idx on, those AHEAD places further are
+ * prefetched; 0: none are. */
 INLINE REAL FN(row_score)(const int nvec, const int masked, const int unit, const IDX *idx, const REAL *x,
-                          ptrdiff_t n, const params_t *t, ptrdiff_t to_come, REAL *sums) {
+                          ptrdiff_t n, const params_t *t, ptrdiff_t to_come, REAL *sums, REAL *each,
+                          ptrdiff_t k) {
     REAL lin = 0;
     vec pairs = FN(zero)();
     if (nvec == 0) {
@@ -166,15 +176,16 @@ INLINE REAL FN(row_score)(const int nvec, const int masked, const int unit, cons
             lin += (unit ? (REAL)1 : x[p]) * t->w[(ptrdiff_t)idx[p] * t->w_stride];
         return lin;
     }
-#define SCORE_TILE(T, f)                                                                               \
-    do {                                                                                               \
-        REAL *s_ = sums ? sums + (f) * W : NULL;                                                       \
-        if ((f) == 0)                                                                                  \
-            pairs += FN(score_tile)(T, 0, masked, unit, 1, idx, x, n, t, (T) == nvec, to_come, s_, &lin);       \
-        else                                                                                           \
-            pairs += FN(score_tile)(T, f, masked, unit, 0, idx, x, n, t, (f) + (T) == nvec, to_come, s_, &lin); \
+#define TILE_AT(T, f, linear)                                                                            \
+    FN(score_tile)(T, f, masked, unit, linear, idx, x, n, t, (f) + (T) == nvec, to_come,                 \
+                   sums ? sums + (f) * W : NULL, each ? each + (f) * W : NULL, k - (f) * W, &lin)
+#define SCORE_TILE(T, f)                          \
+    do {                                          \
+        if ((f) == 0) pairs += TILE_AT(T, 0, 1);  \
+        else pairs += TILE_AT(T, f, 0);           \
     } while (0)
     FOR_TILES(nvec, SCORE_TILE);
 #undef SCORE_TILE
+#undef TILE_AT
     return lin + FN(sum)(pairs);
 }

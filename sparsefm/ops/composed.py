@@ -1,0 +1,100 @@
+"""The equation in torch's own operations: for devices and types without a kernel, for second derivatives, and for
+tables spread over several machines. What it shares with the kernels is the definition only.
+
+Everything is differentiable as often as wanted. With z_p = x_p v_p for the entries p of a row and S = Σ z_p
+
+    pairs_f = (S_f² − Σ_p z_pf²) / 2      ∂pairs_f/∂v_pf = x_p (S_f − z_pf)      ∂pairs_f/∂x_p = v_pf (S_f − z_pf)
+
+The square form loses digits where one entry dominates its row (the kernels use a running form that does not).
+Half-precision parameters are added up in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["backward", "forward", "pairs", "score"]
+
+# Numbers of a temporary (nnz, factors) that are worth having at once; more factors are taken in turns.
+_TILE_NUMBERS = 1 << 24
+
+
+def _entry_rows(indptr: Tensor, nnz: int) -> Tensor:
+    """The row of each entry, (nnz,) int64."""
+    rows = torch.arange(len(indptr) - 1, device=indptr.device)
+    return torch.repeat_interleave(rows, indptr.diff(), output_size=nnz)
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
+def _per_row(values: Tensor, rows: Tensor, n_rows: int) -> Tensor:
+    """Sums (n_rows, …) of the entries (nnz, …) of each row."""
+    return values.new_zeros((n_rows, *values.shape[1:])).index_add(0, rows, values)
+
+
+def _pairs_and_sums(v: Tensor, data: Tensor | None, rows: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+    z = _wide(v) if data is None else _wide(v) * data[:, None]
+    S = _per_row(z, rows, n_rows)
+    return (S * S - _per_row(z * z, rows, n_rows)) / 2, S
+
+
+def _linear(w: Tensor, data: Tensor | None, rows: Tensor, n_rows: int) -> Tensor:
+    w = _wide(w.reshape(-1))
+    return _per_row(w if data is None else w * data, rows, n_rows)
+
+
+def pairs(indptr: Tensor, data: Tensor | None, V_entries: Tensor) -> Tensor:
+    """Pairs by factor (n_rows, n_factors) from the factors of each entry, (nnz, n_factors), however they were looked
+    up: the table may be anywhere."""
+    rows = _entry_rows(indptr, len(V_entries))
+    return _pairs_and_sums(V_entries, data, rows, len(indptr) - 1)[0].to(V_entries.dtype)
+
+
+def score(indptr: Tensor, data: Tensor | None, w0: Tensor, w_entries: Tensor, V_entries: Tensor) -> Tensor:
+    """Scores (n_rows,) from the parameters of each entry, (nnz,) or (nnz, 1) and (nnz, n_factors)."""
+    rows, n_rows = _entry_rows(indptr, len(V_entries)), len(indptr) - 1
+    by_factor, _ = _pairs_and_sums(V_entries, data, rows, n_rows)
+    return (w0.reshape(()) + _linear(w_entries, data, rows, n_rows) + by_factor.sum(1)).to(V_entries.dtype)
+
+
+def forward(
+    indptr: Tensor, indices: Tensor, data: Tensor | None, w0: Tensor | None, w: Tensor | None, V: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Scores (n_rows,), or without w0 and w the pairs by factor (n_rows, n_factors); and the sums S."""
+    nnz, n_rows, k = len(indices), len(indptr) - 1, V.shape[1]
+    rows = _entry_rows(indptr, nnz)
+    width = max(8, _TILE_NUMBERS // max(nnz, 1))
+    tiles = [
+        _pairs_and_sums(V[:, f : f + width].index_select(0, indices), data, rows, n_rows)
+        for f in range(0, max(k, 1), width)
+    ]
+    by_factor, sums = (torch.cat(each, 1) for each in zip(*tiles, strict=True))
+    if w is None or w0 is None:
+        return by_factor.to(V.dtype), sums
+    linear = _linear(w.reshape(-1).index_select(0, indices), data, rows, n_rows)
+    return (w0.reshape(()) + linear + by_factor.sum(1)).to(V.dtype), sums
+
+
+def backward(
+    d: Tensor, indptr: Tensor, indices: Tensor, data: Tensor | None, w: Tensor | None, V: Tensor, sums: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Gradients of each entry: (nnz,) for the values, (nnz,) for w, (nnz, n_factors) for V.
+
+    d is (n_rows,), or (n_rows, n_factors) without w; sums are those of `forward`, computed again if None.
+    """
+    rows = _entry_rows(indptr, len(indices))
+    v = _wide(V.index_select(0, indices))
+    z = v if data is None else v * data[:, None]
+    S = _per_row(z, rows, len(indptr) - 1) if sums is None else sums
+    others = S.index_select(0, rows) - z
+    each = _wide(d).index_select(0, rows)
+    if w is None:
+        g_data = (each * v * others).sum(1)
+        g_V = each * others if data is None else each * data[:, None] * others
+        return g_data.to(V.dtype), None, g_V.to(V.dtype)
+    g_data = each * (_wide(w.reshape(-1).index_select(0, indices)) + (v * others).sum(1))
+    g_w = each if data is None else each * data
+    return g_data.to(V.dtype), g_w.to(V.dtype), (g_w[:, None] * others).to(V.dtype)
