@@ -15,7 +15,7 @@ else:
     FLAGS += ["-Wno-psabi"]  # gcc notes that passing wide vectors differs between its versions; ours stay inside
     FLAGS += ["-Wno-discarded-qualifiers"]  # in the code Cython writes for const buffers
 
-HEADERS = [f"sparsefm/_kernels/{name}.h" for name in ("instances", "rows", "fm", "adaptive", "losses")]
+HEADERS = [f"sparsefm/_kernels/{name}.h" for name in ("instances", "rows", "fm", "dense", "adaptive", "losses")]
 
 
 class BuildKernels(build_ext):
@@ -46,6 +46,6 @@ setup(
             py_limited_api=True,
             extra_compile_args=FLAGS,
         )
-        for name in ("isa", "csr", "fm", "adaptive")
+        for name in ("isa", "csr", "fm", "dense", "adaptive")
     ],
 )

@@ -76,28 +76,29 @@ needs_device = pytest.mark.skipif(not INTERPRETED and not torch.cuda.is_availabl
 
 @needs_device
 class TestParity:
-    LENGTHS = (5, 0, 1, 2, 23, 7) * 12  # more rows than a program takes, at every rank
+    LENGTHS = (5, 0, 1, 2, 9, 7) * 3  # a second, partly filled program where tiles are wide
+    MANY = LENGTHS * 4  # and where they are narrow
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     @pytest.mark.parametrize("k", RANKS)
     def test_scores_and_sums_equal_the_definition(self, k, dtype):
         rng = np.random.default_rng(k)
         w0, w, V = parameters(rng, 30, k, dtype)
+        lengths = self.LENGTHS if k > 17 else self.MANY
         for index, ones in ((torch.int32, False), (torch.int64, False), (torch.int32, True), (torch.int64, True)):
-            indptr, indices, data = rows(rng, self.LENGTHS, 30, dtype, index)
+            indptr, indices, data = rows(rng, lengths, 30, dtype, index)
             data = None if ones else data
             scores, sums = forward(indptr, indices, data, w0, w, V, with_sums=True)
             assert scores.dtype == dtype
             assert sums.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-            host = exact(indptr, indices, data)
+            host, V_host = exact(indptr, indices, data), exact(V)[0]
             judge = (*host, float(w0), *exact(w, V))
-            assert_close(scores, reference.score(*judge), reference.magnitude(*judge), 30 + k, dtype)
-            magnitude = [None if ones else np.abs(host[2]), np.abs(exact(V)[0])]
-            expected = pairs_by_factor(*host, exact(V)[0])[1]
-            assert_close(sums, expected, pairs_by_factor(*host[:2], *magnitude)[1], 30, dtype)
-            alone, none = forward(indptr, indices, data, w0, w, V)
-            assert none is None
-            assert torch.equal(alone, scores)
+            assert_close(scores, reference.score(*judge), reference.magnitude(*judge), 10 + k, dtype)
+            magnitude = pairs_by_factor(*host[:2], None if ones else np.abs(host[2]), np.abs(V_host))[1]
+            assert_close(sums, pairs_by_factor(*host, V_host)[1], magnitude, 10, dtype)
+        alone, nothing = forward(indptr, indices, data, w0, w, V)
+        assert nothing is None
+        assert torch.equal(alone, scores)
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     @pytest.mark.parametrize("k", (0, 1, 17, 130))
@@ -114,6 +115,16 @@ class TestParity:
             scales = pairs_by_factor(*host[:2], None if ones else np.abs(host[2]), np.abs(exact(V)[0]))
             assert_close(pairs, expected[0], scales[0], 60, dtype)
             assert_close(sums, expected[1], scales[1], 30, dtype)
+
+    @pytest.mark.parametrize("k", (0, 8, 64))
+    def test_long_rows(self, k):
+        rng = np.random.default_rng(7)
+        rows_ = rows(rng, (150, 0, 3), 200, torch.float32, torch.int32)
+        w0, w, V = parameters(rng, 200, k, torch.float32)
+        judge = (*exact(*rows_), float(w0), *exact(w, V))
+        assert_close(
+            forward(*rows_, w0, w, V)[0], reference.score(*judge), reference.magnitude(*judge), 150 + k, torch.float32
+        )
 
     def test_one_large_value_costs_no_digits(self):
         rng = np.random.default_rng(1)
@@ -168,7 +179,8 @@ class TestParity:
     @pytest.mark.parametrize("k", (0, 5))
     def test_bounds_outside_the_entries_make_their_rows_nan(self, k):
         rng = np.random.default_rng(3)
-        _, indices, data = rows(rng, [3, 4, 1, 2], 9, torch.float32, torch.int64)
+        _, indices, data = rows(rng, [5, 3, 4, 1, 2, 5], 9, torch.float32, torch.int64)
+        indices, data = indices[5:15], data[5:15]  # what lies around them would pass for entries
         w0, w, V = parameters(rng, 9, k, torch.float32)
         indptr = torch.tensor([0, 3, 2, 10, 11, -5, 2, 2**40], device=DEVICE)
         scores, sums = forward(indptr, indices, data, w0, w, V, with_sums=True)
@@ -226,7 +238,7 @@ class TestParity:
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that process")
 def test_parity_in_the_interpreter(capsys):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "TestParity", __file__]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "TestParity", __file__]
     run = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     with capsys.disabled():

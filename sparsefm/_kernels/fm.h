@@ -58,11 +58,6 @@ typedef struct {
     void *g_v;             /* OUT (n_touched, n_factors) */
     void *tail;            /* scratch (n_factors + TAIL,) */
 } backward_columns_args;
-
-/* 16 lanes only where they fill: a rank of 8 or 24 takes the 8-lane instance. */
-static inline int rows_isa(int isa, ptrdiff_t k) {
-    return isa == ISA_AVX512 && k % 16 != 0 && (k % 8 == 0 || k < 8) ? ISA_AVX2 : isa;
-}
 #endif
 
 #include "rows.h"

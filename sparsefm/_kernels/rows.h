@@ -47,6 +47,11 @@
     case 4: FUNCTION(4, __VA_ARGS__); break;           \
     default: FUNCTION((nvec), __VA_ARGS__); break;     \
     }
+
+/* 16 lanes only where they fill: a rank of 8 or 24 takes the 8-lane instance. */
+static inline int rows_isa(int isa, ptrdiff_t k) {
+    return isa == ISA_AVX512 && k % 16 != 0 && (k % 8 == 0 || k < 8) ? ISA_AVX2 : isa;
+}
 #endif
 
 #define vec FN(vec)
@@ -78,10 +83,17 @@ INLINE vec FN(load)(const REAL *p) {
 
 INLINE void FN(store)(REAL *p, vec v) { memcpy(p, &v, sizeof v); }
 
-/* Stores the first `left` lanes, all of them if there are that many. */
+/* The first `left` lanes only, all of them if there are that many. */
 INLINE void FN(store_first)(REAL *p, vec v, ptrdiff_t left) {
     if (left >= W) FN(store)(p, v);
     else memcpy(p, &v, left * sizeof(REAL));
+}
+
+INLINE vec FN(load_first)(const REAL *p, ptrdiff_t left) {
+    if (left >= W) return FN(load)(p);
+    REAL lanes[W] = {0};
+    memcpy(lanes, p, left * sizeof(REAL));
+    return FN(load)(lanes);
 }
 
 INLINE vec FN(zero)(void) {

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..validation import check_positive
 from .data import CSRBatch, CSRDataset, RowBatches
 
 __all__ = ["fit", "predict"]
@@ -32,7 +33,7 @@ def fit(
     callback: Callable[[nn.Module, Metrics], Any] | None = None,
     autocast: torch.dtype | None = None,
 ) -> list[Metrics]:
-    """Trains a module in place.
+    """Trains a module in place, and leaves it in evaluation mode.
 
     Parameters
     ----------
@@ -72,6 +73,7 @@ def fit(
     if autocast not in (None, torch.bfloat16):
         raise ValueError(f"autocast must be torch.bfloat16 or None, got {autocast}: float16 would need loss scaling")
     optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+    check_positive(epochs, "epochs", integer=True)
     history: list[Metrics] = []
     best, best_loss, waited = None, np.inf, 0
     for epoch in range(1, epochs + 1):
@@ -98,6 +100,7 @@ def fit(
                 break
     if best is not None:
         module.load_state_dict(best)
+    module.eval()
     return history
 
 
@@ -110,8 +113,10 @@ def _pass(
 ) -> float:
     """Mean loss of one pass over the batches, training if there are optimizers."""
     device = next(module.parameters()).device
-    total = torch.zeros(2, dtype=torch.float64, device="cpu" if device.type == "mps" else device)
+    total = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
     for batch in batches:
+        if isinstance(batch, (Tensor, CSRBatch)):
+            raise ValueError(f"a batch must be (input, target, …), got a {type(batch).__name__} alone")
         rows, *rest = (_to(each, device) for each in batch)
         with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
             value = loss(module(rows), *rest)

@@ -148,7 +148,7 @@ def forward(
     block_k = min(max(triton.next_power_of_2(k), _MIN_K), _MAX_K)
     block_rows = min(_TILE // block_k, _MAX_ROWS)
     # Triton launches on the current device, which need not be V's.
-    with torch.cuda.device_of(V):  # type: ignore[no-untyped-call]
+    with torch.cuda.device_of(V):
         _forward[(triton.cdiv(n_rows, block_rows),)](
             indptr.contiguous(),
             indices.contiguous(),

@@ -18,12 +18,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from .._kernels import csr as kernels
+from .._kernels import csr as csr_kernels
 from .._kernels import dispatch
 from .._kernels import fm as fm_kernels
 from . import composed
+from .kernels import check_parameters, has_kernel, is_recorded, is_transformed, padded, row_stride, side_by_side
 
 try:
     from . import _triton
@@ -31,8 +31,6 @@ except ImportError:  # it comes with torch's CUDA builds
     _triton = None  # type: ignore[assignment]
 
 __all__ = ["bi_interaction", "fm"]
-
-_LANES = 16  # reals of the widest vector: rows of sums are padded to it
 
 
 def fm(
@@ -78,7 +76,7 @@ def fm(
     >>> fm(indptr, indices, None, torch.tensor(0.5), torch.tensor([1.0, 2.0]), torch.tensor([[3.0], [4.0]]))
     tensor([15.5000])
     """
-    _check_parameters(w0, w, V)
+    check_parameters(w0, w, V)
     return _rows(indptr, indices, data, w0, w, V, sparse_grad)
 
 
@@ -106,24 +104,13 @@ def _rows(
     sparse_grad: bool,
 ) -> Tensor:
     data = _check_rows(indptr, indices, data, V)
-    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+    if is_recorded():
         return cast(Tensor, torch.ops.sparsefm.fm(indptr, indices, data, w0, w, V))
-    if torch._C._are_functorch_transforms_active():
+    if is_transformed():
         return composed.forward(indptr, indices, data, w0, w, V)[0]
+    if not torch.is_grad_enabled():
+        return _forward(indptr, indices, data, w0, w, V, False)[0]
     return cast(Tensor, _Rows.apply(indptr, indices, data, w0, w, V, sparse_grad))  # type: ignore[no-untyped-call]
-
-
-def _check_parameters(w0: Tensor, w: Tensor, V: Tensor) -> None:
-    if V.dim() != 2 or w.dim() not in (1, 2) or w.numel() != V.shape[0] or w.shape[0] != V.shape[0] or w0.numel() != 1:
-        raise ValueError(
-            "w0 must be one number, w (n_features,) or (n_features, 1) and V (n_features, n_factors); got shapes "
-            f"{tuple(w0.shape)}, {tuple(w.shape)} and {tuple(V.shape)}"
-        )
-    if not w0.dtype == w.dtype == V.dtype or not w0.device == w.device == V.device:
-        raise ValueError(
-            f"w0, w and V must have one type and one device; got {w0.dtype} on {w0.device}, {w.dtype} on {w.device} "
-            f"and {V.dtype} on {V.device}"
-        )
 
 
 def _check_rows(indptr: Tensor, indices: Tensor, data: Tensor | None, V: Tensor) -> Tensor | None:
@@ -159,10 +146,6 @@ def _check_rows(indptr: Tensor, indices: Tensor, data: Tensor | None, V: Tensor)
 # ---- leaves ---------------------------------------------------------------------------------------------------------
 
 
-def _has_kernel(V: Tensor) -> bool:
-    return V.device.type == "cpu" and V.dtype in (torch.float32, torch.float64)
-
-
 def _forward(
     indptr: Tensor,
     indices: Tensor,
@@ -173,7 +156,7 @@ def _forward(
     with_sums: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Scores, or without w0 and w the pairs by factor; and the sums that `_backward` wants, in the leaf's own form."""
-    if _has_kernel(V):
+    if has_kernel(V):
         return _forward_kernel(indptr, indices, data, w0, w, V, with_sums)
     if V.is_cuda and _triton is not None:
         return _triton.forward(indptr, indices, data, w0, w, V, pairs=w is None, with_sums=with_sums)
@@ -196,19 +179,10 @@ def _backward(
     The kernels list each touched feature once, in ascending order; elsewhere there is one row an entry, since finding
     the distinct features would mean waiting for the device.
     """
-    if _has_kernel(V):
+    if has_kernel(V):
         return *_backward_kernel(d, indptr, indices, data, w, V, sums, needs_data, needs_parameters), True
     g_data, g_w, g_V = composed.backward(d, indptr, indices, data, w, V, sums)
     return g_data, indices.long(), g_w, g_V, False
-
-
-def _row_stride(V: Tensor) -> int:
-    return V.stride(0) if V.shape[0] > 1 else V.shape[1]
-
-
-def _side_by_side(V: Tensor) -> Tensor:
-    """V, or a copy if the factors of a feature do not lie side by side."""
-    return V if V.shape[1] < 2 or (V.stride(1) == 1 and V.stride(0) >= V.shape[1]) else V.contiguous()
 
 
 def _forward_kernel(
@@ -223,18 +197,18 @@ def _forward_kernel(
     n_rows, nnz = indptr.shape[0] - 1, indices.shape[0]
     n_features, k = V.shape
     is_f64, is_i64 = V.dtype == torch.float64, indices.dtype == torch.int64
-    indptr, indices, V = indptr.contiguous(), indices.contiguous(), _side_by_side(V)
+    indptr, indices, V = indptr.contiguous(), indices.contiguous(), side_by_side(V)
     data = None if data is None else data.contiguous()
     at_indptr, at_indices = indptr.data_ptr(), indices.data_ptr()
-    if not kernels.valid_at(is_i64, n_rows, nnz, n_features, at_indptr, at_indices):
+    if not csr_kernels.valid_at(is_i64, n_rows, nnz, n_features, at_indptr, at_indices):
         raise ValueError(_fault(indptr, indices, n_features))
-    stride = -(-k // _LANES) * _LANES
+    stride = padded(k)
     sums = torch.empty((n_rows, stride), dtype=V.dtype) if with_sums else None
     out = torch.empty(n_rows if w is not None else (n_rows, k), dtype=V.dtype)
     at_data = 0 if data is None else data.data_ptr()
     at_w, w_stride, bias = (0, 0, 0.0) if w is None else (w.data_ptr(), w.stride(0), cast(Tensor, w0).item())
     at_out, at_pairs = (0, out.data_ptr()) if w is None else (out.data_ptr(), 0)
-    at_sums, at_V, v_stride = 0 if sums is None else sums.data_ptr(), V.data_ptr(), _row_stride(V)
+    at_sums, at_V, v_stride = 0 if sums is None else sums.data_ptr(), V.data_ptr(), row_stride(V)
 
     def run(start: int, stop: int) -> None:
         fm_kernels.forward_at(
@@ -294,12 +268,12 @@ def _backward_kernel(
     n_rows, nnz = indptr.shape[0] - 1, indices.shape[0]
     n_features, k = V.shape
     is_f64, is_i64 = V.dtype == torch.float64, indices.dtype == torch.int64
-    indptr, indices, V = indptr.contiguous(), indices.contiguous(), _side_by_side(V)
+    indptr, indices, V = indptr.contiguous(), indices.contiguous(), side_by_side(V)
     data = None if data is None else data.contiguous()
     stride, by_factor, threads = sums.shape[1], w is None, torch.get_num_threads()
     d = torch.nn.functional.pad(d, (0, stride - k)) if by_factor and stride > k else d.contiguous()
     at_indptr, at_indices, at_data = indptr.data_ptr(), indices.data_ptr(), 0 if data is None else data.data_ptr()
-    at_V, v_stride, at_sums, at_d = V.data_ptr(), _row_stride(V), sums.data_ptr(), d.data_ptr()
+    at_V, v_stride, at_sums, at_d = V.data_ptr(), row_stride(V), sums.data_ptr(), d.data_ptr()
     work = nnz * (k + 4)
 
     g_data = None
@@ -341,7 +315,7 @@ def _backward_kernel(
     at_rows = at_colptr + 8 * (nnz + 1)
     entry_data = None if data is None else torch.empty_like(data)
     at_entry_data = 0 if entry_data is None else entry_data.data_ptr()
-    n_touched = kernels.transpose_at(
+    n_touched = csr_kernels.transpose_at(
         is_f64,
         is_i64,
         n_rows,
