@@ -14,7 +14,7 @@ import reference
 import scipy.sparse as sp
 
 from sparsefm import model
-from sparsefm._kernels import adaptive, csr, dispatch, fm, isa
+from sparsefm._kernels import adaptive, csr, dense, dispatch, fm, isa
 
 ISAS = [dispatch.ISA_NAMES.index(name) for name in isa.supported()]
 RANKS = (0, 1, 3, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 48, 64, 65, 100)
@@ -152,6 +152,101 @@ def test_gradients_equal_the_definition(path, k, real, index):
         atol = tolerance(real, n_features + 25, k, 2 * size.max(initial=0))
         np.testing.assert_allclose(got, expected, rtol=0, atol=atol)
     assert (np.delete(expected_w, touched) == 0).all()
+
+
+def at(array):
+    return 0 if array is None else array.ctypes.data
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+@pytest.mark.parametrize("k", (1, 5, 8, 16, 17, 32, 70))
+@pytest.mark.parametrize("path", ISAS)
+def test_pairs_by_factor_and_their_gradients_equal_the_definition(path, k, real, index):
+    rng = np.random.default_rng(k + 200)
+    n_rows, n_features, stride = 14, 11, -(-k // 16) * 16
+    indptr, indices, data = random_rows(rng, n_rows, n_features, real, index)
+    V = rng.standard_normal((n_features, k)).astype(real)
+    kind = path, real is np.float64, index is np.int64
+    rows = at(indptr), at(indices), at(data)
+    pairs, sums = np.full((n_rows, k), np.nan, real), np.full((n_rows, stride), np.nan, real)
+    fm.forward_at(*kind, 0, n_rows, *rows, 0.0, 0, 0, at(V), k, n_features, k, 0, at(pairs), at(sums), stride)
+    d = np.zeros((n_rows, stride), real)
+    d[:, :k] = rng.standard_normal((n_rows, k))
+    g_data = np.full(len(data), np.nan, real)
+    fm.backward_rows_at(
+        *kind, 0, n_rows, *rows, 0, 0, at(V), k, n_features, k, at(sums), stride, at(d), True, at(g_data)
+    )
+    touched, colptr, entries, entry_rows = transposed(indptr, indices)
+    g_V, entry_data = np.full((len(touched), k), np.nan, real), data[entries]
+    fm.backward_columns_at(
+        *kind[:2], 0, len(touched), len(touched), at(touched), at(colptr), at(entry_rows), at(entry_data),
+        at(V), k, k, at(sums), stride, at(d), True, 0, at(g_V),
+    )  # fmt: skip
+
+    nothing, expected_data = np.zeros(n_features), np.zeros(len(data))
+    atol = tolerance(real, n_features + n_rows, k, 50)
+    for f in range(k):  # a machine of rank one without a linear part
+        one = indptr, indices, data, 0.0, nothing, V[:, f : f + 1]
+        _, _, expected_V, by_factor = reference.gradient(*one, d[:, f])
+        np.testing.assert_allclose(pairs[:, f], reference.score(*one), rtol=0, atol=atol)
+        np.testing.assert_allclose(g_V[:, f], expected_V[touched, 0], rtol=0, atol=atol)
+        expected_data += by_factor
+    np.testing.assert_allclose(g_data, expected_data, rtol=0, atol=atol * k)
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+@pytest.mark.parametrize("k", (0, 1, 5, 8, 16, 17, 40))
+@pytest.mark.parametrize("n_features", (1, 7, 16, 35))
+@pytest.mark.parametrize("path", ISAS)
+def test_dense_scores_and_gradients_equal_the_definition(path, n_features, k, real):
+    rng = np.random.default_rng(k + 300)
+    n_rows, stride = 11, max(1, -(-k // 16)) * 16
+    x = rng.standard_normal((n_rows, n_features)).astype(real)
+    w0, w, _ = parameters(rng, n_features, k, real)
+    V = rng.standard_normal((n_features, k + 3)).astype(real)[:, :k]  # of a wider table
+    d = rng.standard_normal(n_rows).astype(real)
+    kind = path, real is np.float64
+    out, sums = np.full(n_rows, np.nan, real), np.zeros((n_rows, stride), real)
+    for start, stop in ((0, 5), (5, n_rows)):
+        dense.forward_at(*kind, start, stop, at(x), w0, at(w), at(V), k + 3, n_features, k, at(out), at(sums), stride)
+    g_x, g_w, g_V = (np.full(shape, np.nan, real) for shape in (x.shape, w.shape, (n_features, k)))
+    given = at(x), at(w), at(V), k + 3, n_rows, n_features, k, at(sums), stride, at(d)
+    for start in range(0, n_features, 16):
+        dense.backward_at(*kind, start, min(start + 16, n_features), *given, at(g_x), at(g_w), at(g_V))
+
+    every = np.arange(0, n_rows * n_features + 1, n_features), np.tile(np.arange(n_features), n_rows), x.ravel()
+    atol = tolerance(real, n_features + n_rows, k, 60 * (1 + n_features / 8))
+    _, expected_w, expected_V, expected_x = reference.gradient(*every, w0, w, V, d)
+    np.testing.assert_allclose(out, reference.score(*every, w0, w, V), rtol=0, atol=atol)
+    np.testing.assert_allclose(g_w, expected_w, rtol=0, atol=atol)
+    np.testing.assert_allclose(g_V, expected_V, rtol=0, atol=atol)
+    np.testing.assert_allclose(g_x.ravel(), expected_x, rtol=0, atol=atol)
+    alone_x, alone_w, alone_V = np.empty_like(g_x), np.empty_like(g_w), np.empty_like(g_V)
+    for start in range(0, n_features, 16):
+        piece = *kind, start, min(start + 16, n_features), *given
+        dense.backward_at(*piece, at(alone_x), 0, 0)
+        dense.backward_at(*piece, 0, at(alone_w), at(alone_V))
+    np.testing.assert_array_equal(alone_x, g_x)
+    np.testing.assert_array_equal(alone_w, g_w)
+    np.testing.assert_array_equal(alone_V, g_V)
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+def test_rows_that_would_be_read_outside_their_arrays_are_found(index):
+    indptr, indices = np.array([0, 2, 2, 4], index), np.array([0, 3, 1, 2], index)
+
+    def valid(indptr=indptr, indices=indices, n_features=4):
+        return csr.valid_at(index is np.int64, 3, 4, n_features, at(indptr), at(indices))
+
+    assert valid()
+    assert not valid(n_features=3)
+    for place, value in itertools.product(range(4), (-1, 4, np.iinfo(index).max, np.iinfo(index).min)):
+        wrong = indices.copy()
+        wrong[place] = value
+        assert not valid(indices=wrong)
+    for wrong in ([1, 2, 2, 4], [0, 2, 2, 3], [0, 2, 2, 5], [0, 3, 2, 4], [0, 5, 2, 4], [0, -1, 2, 4]):
+        assert not valid(indptr=np.array(wrong, index))
 
 
 def test_gradients_equal_finite_differences():
