@@ -44,7 +44,7 @@ $(VENV)/test: $(VENV)/python $(BUILD) $(KERNELS)
 	touch $(VENV)/base $@
 
 $(VENV)/check: $(VENV)/python $(BUILD) $(KERNELS)
-	$(PIP) install -q -e ".[data,lint,notebook,plot,test]"
+	$(PIP) install -q -e ".[data,lint,notebook,plot,test,triton]"
 	touch $(VENV)/base $(VENV)/test $@
 
 check: $(VENV)/check test lint types slow wheel min-versions

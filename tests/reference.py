@@ -66,6 +66,37 @@ def gradient(
     return float(d.sum()), g_w, g_V, g_data
 
 
+def pairs(indptr: Any, indices: Any, data: Any, V: Any) -> Floats:
+    """Σ_{j<l} x_j v_jf x_l v_lf for each factor f, by a double loop over pairs. (n_rows, n_factors)"""
+    V = np.asarray(V, dtype=np.float64)
+    out = np.zeros((len(indptr) - 1, V.shape[1]))
+    for i in range(len(out)):
+        columns, values = row(indptr, indices, data, i)
+        for a in range(len(columns)):
+            for b in range(a + 1, len(columns)):
+                out[i] += values[a] * V[columns[a]] * values[b] * V[columns[b]]
+    return out
+
+
+def pairs_gradient(indptr: Any, indices: Any, data: Any, V: Any, d: Any) -> tuple[Floats, Floats]:
+    """Gradient of Σ_if d_if pairs_if by V (n_features, n_factors) and data (nnz,):
+
+    ∂/∂v_jf = d_if x_j Σ_{l≠j} x_l v_lf    ∂/∂x_j = Σ_f d_if v_jf Σ_{l≠j} x_l v_lf
+    """
+    V, d = np.asarray(V, dtype=np.float64), np.asarray(d, dtype=np.float64)
+    g_V, g_data = np.zeros(V.shape), np.zeros(len(indices))
+    for i in range(len(indptr) - 1):
+        columns, values = row(indptr, indices, data, i)
+        for a in range(len(columns)):
+            others = np.zeros(V.shape[1])
+            for b in range(len(columns)):
+                if b != a:
+                    others += values[b] * V[columns[b]]
+            g_V[columns[a]] += d[i] * values[a] * others
+            g_data[int(indptr[i]) + a] = float(np.sum(d[i] * V[columns[a]] * others))
+    return g_V, g_data
+
+
 def loss(name: str, y: float, s: float) -> tuple[float, float]:
     """ℓ(y, s) and its derivative by s: ½ (s − y)², or log(1 + e^s) − y s for y in {0, 1}."""
     if name == "squared":

@@ -1,0 +1,40 @@
+"""What the README and the pages in docs/ show runs as it stands."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+TORCH = ROOT / "docs" / "torch.md"
+
+no_checkout = pytest.mark.skipif(not README.exists(), reason="tests run without a checkout")
+
+
+def run_blocks(page):
+    """Runs each block of Python by itself, or with the names of the one before where it says that it continues it."""
+    names = {}
+    blocks = re.findall(r"```python( continued)?\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert blocks
+    for continued, block in blocks:
+        names = names if continued else {"__name__": "__main__"}
+        exec(compile(block, str(page), "exec"), names)
+
+
+@no_checkout
+def test_the_python_blocks_of_the_readme_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run_blocks(README)
+    assert "noise floor" in capsys.readouterr().out
+
+
+@no_checkout
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled")  # of torch's own optimisers
+def test_the_python_blocks_of_the_torch_page_run_and_learn(capsys):
+    pytest.importorskip("torch", reason="the torch wing")
+    run_blocks(TORCH)
+    out = capsys.readouterr().out
+    assert float(re.search(r"held-out RMSE ([\d.]+)", out)[1]) < 1.0
+    for name in ("NFM", "DeepFM"):
+        assert float(re.search(rf"{name}: ([\d.]+)", out)[1]) < 0.1
