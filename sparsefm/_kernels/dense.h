@@ -39,7 +39,7 @@ typedef struct {
     const void *d;       /* IN (n_rows,) */
     ptrdiff_t start, stop; /* features of this piece */
     void *g_x;           /* OUT (n_rows, n_features), or NULL */
-    void *g_w, *g_v;     /* OUT (n_features,) and (n_features, n_factors), or NULL both */
+    void *g_w, *g_v;     /* OUT (n_features,) and (n_features, n_factors); g_w NULL: neither is wanted */
 } dense_backward_args;
 #endif
 
@@ -136,13 +136,13 @@ INLINE void FN(dense_columns)(const int rows, const int parameters, const int wh
 }
 
 LOCAL void FN(dense_backward)(const dense_backward_args *a) {
-    const int rows = a->g_x != NULL, parameters = a->g_v != NULL;
+    const int rows = a->g_x != NULL, parameters = a->g_w != NULL;
     for (ptrdiff_t j = a->start; j < a->stop; j += W)
         for (ptrdiff_t f = 0; f == 0 || f < a->n_factors; f += FACTORS) {
             if (j + W > a->n_features) FN(dense_columns)(rows, parameters, 0, a, j, f);
             else if (rows && parameters) FN(dense_columns)(1, 1, 1, a, j, f);
             else if (rows) FN(dense_columns)(1, 0, 1, a, j, f);
-            else FN(dense_columns)(0, 1, 1, a, j, f);
+            else if (parameters) FN(dense_columns)(0, 1, 1, a, j, f);
         }
 }
 

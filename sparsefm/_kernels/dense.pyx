@@ -79,7 +79,7 @@ def backward_at(
     size_t sums, Py_ssize_t s_stride, size_t d, size_t g_x, size_t g_w, size_t g_V,
 ):
     """Gradients of features start … stop, start a multiple of 16: with respect to the rows unless g_x is 0, and
-    to the parameters unless g_w and g_V are."""
+    to the parameters unless g_w is."""
     cdef dense_backward_args a
     a.x = <const void *>x
     a.w = <const void *>w

@@ -85,7 +85,7 @@ INLINE int FN(set_params)(params_t *t, REAL *tail, const void *w, ptrdiff_t w_st
         if (rows > n_features) rows = n_features;
         t->tail_from = (IDX)(n_features - rows);
         memset(tail, 0, (k + 2 * W) * sizeof(REAL));
-        for (ptrdiff_t j = 0; j < rows; j++)
+        for (ptrdiff_t j = 0; j < (v_stride > 0 ? rows : 1); j++) /* stride 0: one row stands for all */
             memcpy(tail + j * v_stride, t->v + (n_features - rows + j) * v_stride, k * sizeof(REAL));
     }
 #endif

@@ -14,6 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .kernels import wide
+
 __all__ = ["backward", "forward", "pairs", "score"]
 
 # Numbers of a temporary (nnz, factors) that are worth having at once; more factors are taken in turns.
@@ -26,23 +28,19 @@ def _entry_rows(indptr: Tensor, nnz: int) -> Tensor:
     return torch.repeat_interleave(rows, indptr.diff(), output_size=nnz)
 
 
-def _wide(values: Tensor) -> Tensor:
-    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
-
-
 def _per_row(values: Tensor, rows: Tensor, n_rows: int) -> Tensor:
     """Sums (n_rows, …) of the entries (nnz, …) of each row."""
     return values.new_zeros((n_rows, *values.shape[1:])).index_add(0, rows, values)
 
 
 def _pairs_and_sums(v: Tensor, data: Tensor | None, rows: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
-    z = _wide(v) if data is None else _wide(v) * data[:, None]
+    z = wide(v) if data is None else wide(v) * data[:, None]
     S = _per_row(z, rows, n_rows)
     return (S * S - _per_row(z * z, rows, n_rows)) / 2, S
 
 
 def _linear(w: Tensor, data: Tensor | None, rows: Tensor, n_rows: int) -> Tensor:
-    w = _wide(w.reshape(-1))
+    w = wide(w.reshape(-1))
     return _per_row(w if data is None else w * data, rows, n_rows)
 
 
@@ -86,15 +84,15 @@ def backward(
     d is (n_rows,), or (n_rows, n_factors) without w; sums are those of `forward`, computed again if None.
     """
     rows = _entry_rows(indptr, len(indices))
-    v = _wide(V.index_select(0, indices))
+    v = wide(V.index_select(0, indices))
     z = v if data is None else v * data[:, None]
     S = _per_row(z, rows, len(indptr) - 1) if sums is None else sums
     others = S.index_select(0, rows) - z
-    each = _wide(d).index_select(0, rows)
+    each = wide(d).index_select(0, rows)
     if w is None:
         g_data = (each * v * others).sum(1)
         g_V = each * others if data is None else each * data[:, None] * others
         return g_data.to(V.dtype), None, g_V.to(V.dtype)
-    g_data = each * (_wide(w.reshape(-1).index_select(0, indices)) + (v * others).sum(1))
+    g_data = each * (wide(w.reshape(-1).index_select(0, indices)) + (v * others).sum(1))
     g_w = each if data is None else each * data
     return g_data.to(V.dtype), g_w.to(V.dtype), (g_w[:, None] * others).to(V.dtype)

@@ -23,7 +23,18 @@ from .._kernels import csr as csr_kernels
 from .._kernels import dispatch
 from .._kernels import fm as fm_kernels
 from . import composed
-from .kernels import check_parameters, has_kernel, is_recorded, is_transformed, padded, row_stride, side_by_side
+from .kernels import (
+    check_factors,
+    check_parameters,
+    check_unchanged,
+    has_kernel,
+    is_recorded,
+    is_transformed,
+    padded,
+    plain,
+    row_stride,
+    side_by_side,
+)
 
 try:
     from . import _triton
@@ -91,6 +102,7 @@ def bi_interaction(
     >>> bi_interaction(torch.tensor([0, 2]), torch.tensor([0, 1]), None, torch.tensor([[3.0, 1.0], [4.0, 5.0]]))
     tensor([[12.,  5.]])
     """
+    check_factors(V)
     return _rows(indptr, indices, data, None, None, V, sparse_grad)
 
 
@@ -104,12 +116,12 @@ def _rows(
     sparse_grad: bool,
 ) -> Tensor:
     data = _check_rows(indptr, indices, data, V)
-    if is_recorded():
-        return cast(Tensor, torch.ops.sparsefm.fm(indptr, indices, data, w0, w, V))
     if is_transformed():
+        if not torch._C._functorch.is_functorch_wrapped_tensor(indices):
+            _check_bounds(indptr, indices, V.shape[0])
         return composed.forward(indptr, indices, data, w0, w, V)[0]
-    if not torch.is_grad_enabled():
-        return _forward(indptr, indices, data, w0, w, V, False)[0]
+    if is_recorded(indptr, indices, data, w0, w, V):
+        return cast(Tensor, torch.ops.sparsefm.fm(indptr, indices, data, w0, w, V))
     return cast(Tensor, _Rows.apply(indptr, indices, data, w0, w, V, sparse_grad))  # type: ignore[no-untyped-call]
 
 
@@ -126,8 +138,6 @@ def _check_rows(indptr: Tensor, indices: Tensor, data: Tensor | None, V: Tensor)
             "indptr must be (n_rows + 1,) and indices (nnz,), both int32 or both int64; got shape "
             f"{tuple(indptr.shape)} of {indptr.dtype} and shape {tuple(indices.shape)} of {indices.dtype}"
         )
-    if V.dim() != 2 or not V.dtype.is_floating_point:
-        raise ValueError(f"V must be (n_features, n_factors) of floats; got shape {tuple(V.shape)} of {V.dtype}")
     if V.device != indices.device or indptr.device != indices.device:
         raise ValueError(
             f"rows and parameters must be on one device; got indptr on {indptr.device}, indices on {indices.device} "
@@ -143,6 +153,33 @@ def _check_rows(indptr: Tensor, indices: Tensor, data: Tensor | None, V: Tensor)
     return data if data.dtype == V.dtype else data.to(V.dtype)
 
 
+def _check_bounds(indptr: Tensor, indices: Tensor, n_features: int) -> None:
+    """Refuses rows that would have a pass read or write outside its arrays; other devices than the CPU check for
+    themselves."""
+    if indices.device.type == "cpu":
+        is_i64, at_indptr, at_indices = indices.dtype == torch.int64, plain(indptr), plain(indices)
+        if not csr_kernels.valid_at(
+            is_i64, indptr.shape[0] - 1, indices.shape[0], n_features, at_indptr.data_ptr(), at_indices.data_ptr()
+        ):
+            raise ValueError(_fault(indptr, indices, n_features))
+
+
+def _fault(indptr: Tensor, indices: Tensor, n_features: int) -> str:
+    """What is wrong with arrays that are no CSR rows of n_features columns."""
+    nnz, falls = len(indices), bool((indptr[1:] < indptr[:-1]).any())
+    if indptr[0] != 0 or indptr[-1] != nnz or falls:
+        return (
+            f"indptr must begin with 0, never fall and end with the number of indices, {nnz}; it runs from "
+            f"{int(indptr[0])} to {int(indptr[-1])}" + (" and falls on the way" if falls else "")
+        )
+    bad = int(((indices < 0) | (indices >= n_features)).nonzero()[0])
+    row = int(torch.searchsorted(indptr, bad, right=True)) - 1
+    return (
+        f"column index {int(indices[bad])} in row {row} is outside 0 … {n_features - 1}: "
+        "the rows were encoded for other parameters than these"
+    )
+
+
 # ---- leaves ---------------------------------------------------------------------------------------------------------
 
 
@@ -156,6 +193,7 @@ def _forward(
     with_sums: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Scores, or without w0 and w the pairs by factor; and the sums that `_backward` wants, in the leaf's own form."""
+    _check_bounds(indptr, indices, V.shape[0])
     if has_kernel(V):
         return _forward_kernel(indptr, indices, data, w0, w, V, with_sums)
     if V.is_cuda and _triton is not None:
@@ -179,7 +217,9 @@ def _backward(
     The kernels list each touched feature once, in ascending order; elsewhere there is one row an entry, since finding
     the distinct features would mean waiting for the device.
     """
+    _check_bounds(indptr, indices, V.shape[0])  # again: .data and .numpy() change tensors behind torch's back
     if has_kernel(V):
+        check_unchanged(sums, indptr.shape[0] - 1, w, V)
         return *_backward_kernel(d, indptr, indices, data, w, V, sums, needs_data, needs_parameters), True
     g_data, g_w, g_V = composed.backward(d, indptr, indices, data, w, V, sums)
     return g_data, indices.long(), g_w, g_V, False
@@ -198,13 +238,12 @@ def _forward_kernel(
     n_features, k = V.shape
     is_f64, is_i64 = V.dtype == torch.float64, indices.dtype == torch.int64
     indptr, indices, V = indptr.contiguous(), indices.contiguous(), side_by_side(V)
-    data = None if data is None else data.contiguous()
+    data = None if data is None else plain(data)
+    w = None if w is None else w.resolve_neg()
     at_indptr, at_indices = indptr.data_ptr(), indices.data_ptr()
-    if not csr_kernels.valid_at(is_i64, n_rows, nnz, n_features, at_indptr, at_indices):
-        raise ValueError(_fault(indptr, indices, n_features))
     stride = padded(k)
-    sums = torch.empty((n_rows, stride), dtype=V.dtype) if with_sums else None
-    out = torch.empty(n_rows if w is not None else (n_rows, k), dtype=V.dtype)
+    sums = V.new_empty((n_rows, stride)) if with_sums else None
+    out = V.new_empty(n_rows if w is not None else (n_rows, k))
     at_data = 0 if data is None else data.data_ptr()
     at_w, w_stride, bias = (0, 0, 0.0) if w is None else (w.data_ptr(), w.stride(0), cast(Tensor, w0).item())
     at_out, at_pairs = (0, out.data_ptr()) if w is None else (out.data_ptr(), 0)
@@ -238,22 +277,6 @@ def _forward_kernel(
     return out, sums
 
 
-def _fault(indptr: Tensor, indices: Tensor, n_features: int) -> str:
-    """What is wrong with arrays that are no CSR rows of n_features columns."""
-    nnz = len(indices)
-    if indptr[0] != 0 or indptr[-1] != nnz or (indptr.diff() < 0).any():
-        return (
-            f"indptr must begin with 0, never fall and end with the number of indices, {nnz}; it runs from "
-            f"{int(indptr[0])} to {int(indptr[-1])}" + (" and falls on the way" if (indptr.diff() < 0).any() else "")
-        )
-    bad = int(((indices < 0) | (indices >= n_features)).nonzero()[0])
-    row = int(torch.searchsorted(indptr, bad, right=True)) - 1
-    return (
-        f"column index {int(indices[bad])} in row {row} is outside 0 … {n_features - 1}: "
-        "the rows were encoded for other parameters than these"
-    )
-
-
 def _backward_kernel(
     d: Tensor,
     indptr: Tensor,
@@ -269,16 +292,17 @@ def _backward_kernel(
     n_features, k = V.shape
     is_f64, is_i64 = V.dtype == torch.float64, indices.dtype == torch.int64
     indptr, indices, V = indptr.contiguous(), indices.contiguous(), side_by_side(V)
-    data = None if data is None else data.contiguous()
+    data = None if data is None else plain(data)
+    w = None if w is None else w.resolve_neg()
     stride, by_factor, threads = sums.shape[1], w is None, torch.get_num_threads()
-    d = torch.nn.functional.pad(d, (0, stride - k)) if by_factor and stride > k else d.contiguous()
+    d = torch.nn.functional.pad(d, (0, stride - k)) if by_factor and stride > k else plain(d)
     at_indptr, at_indices, at_data = indptr.data_ptr(), indices.data_ptr(), 0 if data is None else data.data_ptr()
     at_V, v_stride, at_sums, at_d = V.data_ptr(), row_stride(V), sums.data_ptr(), d.data_ptr()
     work = nnz * (k + 4)
 
     g_data = None
     if needs_data:
-        g_data = torch.empty(nnz, dtype=V.dtype)
+        g_data = V.new_empty(nnz)
         at_w, w_stride = (0, 0) if w is None else (w.data_ptr(), w.stride(0))
         at_g_data = g_data.data_ptr()
 
@@ -309,8 +333,8 @@ def _backward_kernel(
     if not needs_parameters:
         return g_data, None, None, None
 
-    features = torch.empty(nnz, dtype=torch.int64)
-    scratch = torch.empty(2 * nnz + 1, dtype=torch.int64)
+    features = indices.new_empty(nnz, dtype=torch.int64)
+    scratch = indices.new_empty(2 * nnz + 1, dtype=torch.int64)
     at_features, at_colptr = features.data_ptr(), scratch.data_ptr()
     at_rows = at_colptr + 8 * (nnz + 1)
     entry_data = None if data is None else torch.empty_like(data)
@@ -328,8 +352,8 @@ def _backward_kernel(
         at_indices,
         at_data,
     )
-    g_w = None if w is None else torch.empty((n_touched, *w.shape[1:]), dtype=V.dtype)
-    g_V = torch.empty((n_touched, k), dtype=V.dtype)
+    g_w = None if w is None else V.new_empty((n_touched, *w.shape[1:]))
+    g_V = V.new_empty((n_touched, k))
     at_g_w, at_g_V = 0 if g_w is None else g_w.data_ptr(), g_V.data_ptr()
 
     def by_feature(start: int, stop: int) -> None:
@@ -376,33 +400,34 @@ class _Rows(torch.autograd.Function):
         indptr, indices, data, w0, w, V = ctx.saved_tensors
         _, _, needs_data, needs_w0, needs_w, needs_V, _ = ctx.needs_input_grad
         g_w0 = d.sum().reshape(w0.shape) if needs_w0 else None
-        if torch.is_grad_enabled():  # somebody wants to differentiate this again
-            g_data, g_w, g_V = torch.ops.sparsefm.fm_backward(d, indptr, indices, data, w, V)
-            return None, None, g_data if needs_data else None, g_w0, None if w is None else g_w, g_V, None
-        g_data, features, g_w, g_V, ascending = _backward(
-            d, indptr, indices, data, w, V, ctx.sums, needs_data, needs_w or needs_V
-        )
-        if features is not None:
-            make = _row_sparse if ctx.sparse else _dense
-            g_w = make(features, g_w, w, ascending) if needs_w else None
-            g_V = make(features, g_V, V, ascending) if needs_V else None
-        return None, None, g_data, g_w0, g_w, g_V, None
+        if torch.is_grad_enabled() or is_transformed():  # somebody wants to differentiate this again, or a batch of it
+            g_data, of_w, of_V = composed.backward(d, indptr, indices, data, w, V, None)
+            g_w = _scattered(indices, of_w, w) if needs_w else None
+            g_V = _scattered(indices, of_V, V) if needs_V else None
+            return None, None, g_data if needs_data else None, g_w0, g_w, g_V, None
+        found = _backward(d, indptr, indices, data, w, V, ctx.sums, needs_data, needs_w or needs_V)
+        values, features, *rows, ascending = found
+        make = _row_sparse if ctx.sparse else _dense
+        g_w = make(features, rows[0], w, ascending) if needs_w else None
+        g_V = make(features, rows[1], V, ascending) if needs_V else None
+        return None, None, values if needs_data else None, g_w0, g_w, g_V, None
 
 
-def _row_sparse(features: Tensor, rows: Any, like: Tensor, ascending: bool) -> Tensor:
-    rows = rows.reshape(-1, *like.shape[1:])
+def _row_sparse(features: Any, rows: Any, like: Tensor, ascending: bool) -> Tensor:
+    rows = rows.reshape(rows.shape[0], *like.shape[1:])
     return torch.sparse_coo_tensor(
         features[None], rows, like.shape, check_invariants=False, is_coalesced=ascending or None
     )
 
 
-def _dense(features: Tensor, rows: Any, like: Tensor, ascending: bool) -> Tensor:
+def _dense(features: Any, rows: Any, like: Tensor, ascending: bool) -> Tensor:
     return _scattered(features, rows, like)
 
 
 def _scattered(features: Tensor, rows: Any, like: Any) -> Tensor:
     """Zeros of the shape of `like`, with the rows added where they belong; differentiable in them."""
-    return torch.zeros_like(like).index_add_(0, features, rows.reshape(-1, *like.shape[1:]))
+    zeros: Tensor = like.new_zeros(like.shape)
+    return zeros.index_add(0, features, rows.reshape(rows.shape[0], *like.shape[1:]))
 
 
 # ---- the registered route -------------------------------------------------------------------------------------------
@@ -420,6 +445,10 @@ torch.library.define(
 
 
 def _fm_op(indptr: Tensor, indices: Tensor, data: Any, w0: Any, w: Any, V: Tensor) -> Tensor:
+    check_factors(V)
+    if w0 is not None:
+        check_parameters(w0, w, V)
+    data = _check_rows(indptr, indices, data, V)
     return _forward(indptr, indices, data, w0, w, V, False)[0]
 
 
@@ -432,6 +461,10 @@ def _fm_backward_op(
     d: Tensor, indptr: Tensor, indices: Tensor, data: Any, w: Any, V: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Dense gradients; without w the second is empty."""
+    check_factors(V)
+    data, n_rows = _check_rows(indptr, indices, data, V), indptr.shape[0] - 1
+    if d.shape != ((n_rows,) if w is not None else (n_rows, V.shape[1])) or d.dtype != V.dtype:
+        raise ValueError(f"d must be shaped like the result and of {V.dtype}; got shape {tuple(d.shape)} of {d.dtype}")
     zero = None if w is None else V.new_zeros(())
     sums = _forward(indptr, indices, data, zero, w, V, True)[1]
     g_data, touched, g_w, g_V, ascending = _backward(d, indptr, indices, data, w, V, cast(Tensor, sums), True, True)
@@ -446,8 +479,8 @@ def _fm_backward_op(
 def _fm_backward_fake(
     d: Tensor, indptr: Tensor, indices: Tensor, data: Any, w: Any, V: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    g_w = V.new_empty(0) if w is None else torch.empty_like(w)
-    return V.new_empty(indices.shape), g_w, torch.empty_like(V)
+    g_w = V.new_empty(0 if w is None else w.shape)
+    return V.new_empty(indices.shape), g_w, V.new_empty(V.shape)
 
 
 def _setup_fm(ctx: Any, inputs: Any, output: Any) -> None:

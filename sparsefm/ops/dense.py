@@ -20,7 +20,21 @@ from torch import Tensor
 
 from .._kernels import dense as kernels
 from .._kernels import dispatch
-from .kernels import LANES, check_parameters, has_kernel, is_recorded, is_transformed, padded, row_stride, side_by_side
+from .kernels import (
+    LANES,
+    check_factors,
+    check_parameters,
+    check_unchanged,
+    full_precision,
+    has_kernel,
+    is_recorded,
+    is_transformed,
+    padded,
+    plain,
+    row_stride,
+    side_by_side,
+    wide,
+)
 
 __all__ = ["bi_interaction_dense", "fm_dense"]
 
@@ -49,8 +63,10 @@ def fm_dense(x: Tensor, w0: Tensor, w: Tensor, V: Tensor) -> Tensor:
     """
     check_parameters(w0, w, V)
     x = _converted(x, V)
-    if is_recorded() or is_transformed():
-        with torch.autocast(V.device.type, enabled=False):
+    if V.dtype != x.dtype:
+        return fm_dense(x, wide(w0), wide(w), wide(V)).to(V.dtype)
+    if is_transformed() or is_recorded(x, w0, w, V):
+        with full_precision(V):
             return w0.reshape(()) + x @ w.reshape(-1) + _pairs(x, V).sum(-1)
     return cast(Tensor, _Dense.apply(x, w0, w, V))  # type: ignore[no-untyped-call]
 
@@ -61,14 +77,15 @@ def bi_interaction_dense(x: Tensor, V: Tensor) -> Tensor:
     >>> bi_interaction_dense(torch.tensor([1.0, 10.0]), torch.tensor([[3.0, 1.0], [4.0, 5.0]]))
     tensor([120.,  50.])
     """
+    check_factors(V)
     x = _converted(x, V)
-    with torch.autocast(V.device.type, enabled=False):
-        return _pairs(x, V)
+    with full_precision(V):
+        return _pairs(x, wide(V)).to(V.dtype)
 
 
 def _converted(x: Tensor, V: Tensor) -> Tensor:
-    """x in the type of V; refuses what does not fit V."""
-    if V.dim() != 2 or x.dim() < 1 or x.shape[-1] != V.shape[0]:
+    """x in the type to compute in, that of V unless V is of half precision; refuses what does not fit V."""
+    if x.dim() < 1 or x.shape[-1] != V.shape[0]:
         raise ValueError(
             f"x must be (…, n_features) for V of shape (n_features, n_factors); got shapes {tuple(x.shape)} and "
             f"{tuple(V.shape)}"
@@ -78,7 +95,8 @@ def _converted(x: Tensor, V: Tensor) -> Tensor:
             f"x must hold real numbers beside the parameters on {V.device}; got {x.dtype} on {x.device}: "
             "move one of them with .to(device)"
         )
-    return x if x.dtype == V.dtype else x.to(V.dtype)
+    x = x if x.dtype == V.dtype else x.to(V.dtype)
+    return wide(x)
 
 
 def _pairs(x: Tensor, V: Tensor) -> Tensor:
@@ -90,7 +108,7 @@ class _Dense(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w0: Tensor, w: Tensor, V: Tensor) -> Tensor:
         forward = _forward_kernel if has_kernel(V) else _forward_composed
-        out, ctx.sums = forward(_shaped(x, (-1, V.shape[0])), w0, _shaped(w, (-1,)), V, any(ctx.needs_input_grad))
+        out, ctx.sums = forward(_two_axes(x), w0, _shaped(w, (-1,)), V, any(ctx.needs_input_grad))
         ctx.save_for_backward(x, w0, w, V)
         return _shaped(out, x.shape[:-1])
 
@@ -98,9 +116,9 @@ class _Dense(torch.autograd.Function):
     def backward(ctx: Any, d: Tensor) -> Any:
         x, w0, w, V = ctx.saved_tensors
         needs_x, needs_w0, needs_w, needs_V = ctx.needs_input_grad
-        again = torch.is_grad_enabled()  # somebody wants to differentiate this once more
+        again = torch.is_grad_enabled() or is_transformed()  # to be differentiated once more, or a batch of it
         backward = _backward_kernel if has_kernel(V) and not again else _backward_composed
-        d, rows, weights = _shaped(d, (-1,)), _shaped(x, (-1, V.shape[0])), _shaped(w, (-1,))
+        d, rows, weights = _shaped(d, (-1,)), _two_axes(x), _shaped(w, (-1,))
         g_x, g_w, g_V = backward(d, rows, weights, V, None if again else ctx.sums, needs_x, needs_w or needs_V)
         return (
             _shaped(g_x, x.shape) if g_x is not None else None,
@@ -115,11 +133,15 @@ def _shaped(values: Tensor, shape: Sequence[int]) -> Tensor:
     return values if values.dim() == len(shape) else values.reshape(shape)
 
 
+def _two_axes(x: Tensor) -> Tensor:
+    return x if x.dim() == 2 else x[None] if x.dim() == 1 else x.flatten(0, -2)
+
+
 def _forward_composed(x: Tensor, w0: Tensor, w: Tensor, V: Tensor, with_sums: bool) -> tuple[Tensor, Tensor | None]:
-    with torch.autocast(V.device.type, enabled=False):
+    with full_precision(V):
         s = x @ V
         own = torch.mv(x * x, (V * V).sum(1))
-        return torch.addmv(w0.reshape(()), x, w).add_((s * s).sum(1).sub_(own), alpha=0.5), s
+        return w0.reshape(()) + x @ w + ((s * s).sum(1) - own) / 2, s
 
 
 def _backward_composed(
@@ -127,7 +149,7 @@ def _backward_composed(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Without sums they are computed again, and everything is differentiable."""
     g_x = g_w = g_V = None
-    with torch.autocast(V.device.type, enabled=False):
+    with full_precision(V):
         column = d[:, None]
         ds = column * (x @ V if sums is None else sums)
         if needs_x:
@@ -141,10 +163,10 @@ def _backward_composed(
 def _forward_kernel(x: Tensor, w0: Tensor, w: Tensor, V: Tensor, with_sums: bool) -> tuple[Tensor, Tensor | None]:
     n_rows, (n_features, k) = x.shape[0], V.shape
     is_f64 = V.dtype == torch.float64
-    x, w, V = x.contiguous(), w.contiguous(), side_by_side(V)
+    x, w, V = plain(x), plain(w), side_by_side(V)
     stride = padded(k)
-    sums = torch.zeros((n_rows, stride), dtype=V.dtype) if with_sums else None
-    out = torch.empty(n_rows, dtype=V.dtype)
+    sums = V.new_zeros((n_rows, stride)) if with_sums else None
+    out = V.new_empty(n_rows)
     at_sums = 0 if sums is None else sums.data_ptr()
     at_x, bias, at_w, at_V, at_out = x.data_ptr(), w0.item(), w.data_ptr(), V.data_ptr(), out.data_ptr()
     v_stride = row_stride(V)
@@ -174,12 +196,15 @@ def _forward_kernel(x: Tensor, w0: Tensor, w: Tensor, V: Tensor, with_sums: bool
 def _backward_kernel(
     d: Tensor, x: Tensor, w: Tensor, V: Tensor, sums: Any, needs_x: bool, needs_parameters: bool
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    n_rows, (n_features, k) = x.shape[0], V.shape
+    n_rows, (n_features, k) = d.shape[0], V.shape
+    check_unchanged(sums, n_rows, w, V)
+    if x.shape != (n_rows, n_features) or x.dtype != V.dtype:
+        raise RuntimeError("x has got another shape or type since the forward pass: run that again")
     is_f64 = V.dtype == torch.float64
-    x, w, V, d = x.contiguous(), w.contiguous(), side_by_side(V), d.contiguous()
-    g_x = torch.empty_like(x) if needs_x else None
-    g_w = torch.empty_like(w) if needs_parameters else None
-    g_V = torch.empty((n_features, k), dtype=V.dtype) if needs_parameters else None
+    x, w, V, d = plain(x), plain(w), side_by_side(V), plain(d)
+    g_x = x.new_empty(x.shape) if needs_x else None
+    g_w = w.new_empty(w.shape) if needs_parameters else None
+    g_V = V.new_empty((n_features, k)) if needs_parameters else None
     at_g_x, at_g_w, at_g_V = (0 if each is None else each.data_ptr() for each in (g_x, g_w, g_V))
     at_x, at_w, at_V, at_d, at_sums = x.data_ptr(), w.data_ptr(), V.data_ptr(), d.data_ptr(), sums.data_ptr()
     stride, v_stride = sums.shape[1], row_stride(V)
