@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import inspect
 import json
 import mmap
 import os
@@ -143,8 +142,14 @@ def brute_force_gradients(problem, op, d):
         names = ("w0", "w", "V", "values")
         found = reference.gradient(*rows, w0, w, V, d)
         sizes = reference.gradient(*rows[:2], absolute, w0, abs(w), abs(V), abs(d))
-    # S − z is a sum over the others, found by taking z off again
-    judged = {name: (g, 3 * np.max(size, initial=0)) for name, g, size in zip(names, found, sizes, strict=True)}
+    # S − z is a sum over the others, found by taking z off again: its own share is rounded too
+    x = np.max(1 if absolute is None else absolute, initial=0)
+    own = (
+        np.max(abs(d), initial=0)
+        * np.max(abs(V), initial=0)
+        * max(x, x * x, x * np.max(abs(V), initial=0) * V.shape[1])
+    )
+    judged = {name: (g, 2 * np.max(size, initial=0) + own) for name, g, size in zip(names, found, sizes, strict=True)}
     g, size = judged.pop("values")
     return judged | ({"x": (g.reshape(problem.x.shape), size)} if op in DENSE else {"data": (g, size)})
 
@@ -163,6 +168,16 @@ def assert_gradients(found, expected, n, dtype):
     assert found
     for name, g in found.items():
         assert_close(g, *expected[name], n, dtype)
+
+
+def as_function(p, op, *, sparse_grad=True):
+    """The operator as a function of what it is differentiable in, and these values."""
+    names = tuple(p.inputs(op))
+
+    def function(*values):
+        return p(op, sparse_grad=sparse_grad, **dict(zip(names, values, strict=True)))
+
+    return function, tuple(p.inputs(op).values())
 
 
 def incoming(problem, op, seed=1):
@@ -190,7 +205,7 @@ def test_values_equal_the_definition(op, k, real, index, ones):
 
 
 @pytest.mark.parametrize("real", REALS, ids=str)
-@pytest.mark.parametrize("k", RANKS)
+@pytest.mark.parametrize("k", (1, 17, 40))
 @pytest.mark.parametrize("op", OPERATORS)
 @pytest.mark.parametrize("path", ISAS)
 def test_every_instruction_set_gives_values_and_gradients(monkeypatch, path, op, k, real):
@@ -203,7 +218,7 @@ def test_every_instruction_set_gives_values_and_gradients(monkeypatch, path, op,
 
 @pytest.mark.parametrize("ones", [False, True])
 @pytest.mark.parametrize("real", (*REALS, *HALVES), ids=str)
-@pytest.mark.parametrize("k", (0, 5, 40))
+@pytest.mark.parametrize("k", (0, 5, 17))
 def test_the_composed_path_equals_the_definition(monkeypatch, k, real, ones):
     p = make(k, real, ones=ones)
     scores, pairs = brute_force(p, "fm"), brute_force(p, "bi_interaction")
@@ -361,7 +376,7 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("k", (1, 5, 16))
+@pytest.mark.parametrize("k", (1, 5))
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("op", OPERATORS)
 def test_how_tensors_lie_in_memory_changes_nothing(op, layout, k):
@@ -459,8 +474,21 @@ def test_values_that_are_not_finite_stay_in_their_rows(op, k, bad):
     if op in SPARSE or not torch.isinf(torch.tensor(bad)):
         kept = torch.arange(len(LENGTHS)) != 3
         torch.testing.assert_close(out[kept], values[kept])
-    grads = p.gradients(op, torch.ones_like(out))
-    assert not grads["V"][p.indices[5]].isfinite().all()
+    gradient = p.gradients(op, torch.ones_like(out))["V"]
+    assert not gradient[p.indices[5]].isfinite().all()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("k", (1, 5, 17))
+@pytest.mark.parametrize("op", SPARSE)
+def test_gradients_of_features_in_other_rows_stay_finite(op, k, bad):
+    p = make(k, lengths=(2, 3))
+    p = replace(p, indices=torch.tensor([0, 1, 2, 3, 4]))
+    p.data[1] = bad
+    gradients = p.gradients(op, incoming(p, op))
+    assert gradients["V"][2:].isfinite().all()
+    assert gradients["data"][2:].isfinite().all()
+    assert not gradients["V"][0].isfinite().any()
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
@@ -492,8 +520,7 @@ def test_a_row_gives_the_same_bits_alone_and_among_others(op, k):
 # ---------------------------------------------------------------------------------------------------------- gradients
 
 
-@pytest.mark.parametrize("ones", [False, True])
-@pytest.mark.parametrize("index", INDICES, ids=str)
+@pytest.mark.parametrize("index, ones", [(torch.int32, False), (torch.int64, True)])
 @pytest.mark.parametrize("real", REALS, ids=str)
 @pytest.mark.parametrize("k", (0, *RANKS))
 @pytest.mark.parametrize("op", OPERATORS)
@@ -532,25 +559,17 @@ def test_gradients_through_the_composed_path_are_those_of_the_kernels(k, ones):
 @pytest.mark.parametrize("op", OPERATORS)
 def test_first_and_second_derivatives_equal_finite_differences(op, ones):
     p = make(3, ones=ones, lengths=(2, 0, 3, 1), n_features=4).leaves(op)
-    names, leaves = tuple(p.inputs(op)), tuple(p.inputs(op).values())
-
-    def function(*values):
-        return p(op, **dict(zip(names, values, strict=True)))
-
+    function, leaves = as_function(p, op, sparse_grad=False)
     assert torch.autograd.gradcheck(function, leaves)
     assert torch.autograd.gradgradcheck(function, leaves)
 
 
-@pytest.mark.parametrize("k", (0, 8, 17))
+@pytest.mark.parametrize("k", (1, 17))
 @pytest.mark.parametrize("op", OPERATORS)
 def test_second_derivatives_at_other_ranks(op, k):
-    p = make(k, lengths=(2, 0, 3, 1), n_features=4).leaves(op)
-    names, leaves = tuple(p.inputs(op)), tuple(p.inputs(op).values())
-
-    def function(*values):
-        return p(op, **dict(zip(names, values, strict=True))).sum()
-
-    assert torch.autograd.gradgradcheck(function, leaves, fast_mode=True)
+    p = make(k, lengths=(2, 0, 3), n_features=3).leaves(op)
+    function, leaves = as_function(p, op, sparse_grad=False)
+    assert torch.autograd.gradgradcheck(lambda *values: function(*values).sum(), leaves, fast_mode=True)
 
 
 REGISTERED = {
@@ -578,12 +597,13 @@ def test_derivatives_of_the_registered_operator_equal_finite_differences(which):
     assert torch.autograd.gradgradcheck(torch.ops.sparsefm.fm, arguments)
 
 
-@pytest.mark.parametrize("op", SPARSE)
 @pytest.mark.parametrize("second", [False, True])
-def test_the_two_routes_have_the_same_gradients(op, second):
+@pytest.mark.parametrize("sparse_grad", [False, True])
+@pytest.mark.parametrize("op", SPARSE)
+def test_the_two_routes_have_the_same_gradients(op, sparse_grad, second):
     p = make(5).leaves(op)
     bias, weights = (p.w0, p.w) if op == "fm" else (None, None)
-    routes = p(op), torch.ops.sparsefm.fm(p.indptr, p.indices, p.data, bias, weights, p.V)
+    routes = p(op, sparse_grad=sparse_grad), torch.ops.sparsefm.fm(p.indptr, p.indices, p.data, bias, weights, p.V)
     leaves, found = tuple(p.inputs(op).values()), []
     for out in routes:
         grads = torch.autograd.grad(out.square().sum(), leaves, create_graph=second)
@@ -591,7 +611,7 @@ def test_the_two_routes_have_the_same_gradients(op, second):
             grads = torch.autograd.grad(sum(g.square().sum() for g in grads), leaves)
         found.append((out, *grads))
     for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(a.to_dense(), b, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("column", [False, True])
@@ -601,25 +621,22 @@ def test_row_sparse_gradients_hold_the_features_of_the_batch_and_no_more(real, k
     n_features = 200_000
     p = make(k, real, n_features=n_features, lengths=(4, 0, 9, 1, 0))
     p = replace(p, indices=p.indices % 7 * 28_000, w=p.w[:, None] if column else p.w).leaves("fm")
-    p("fm", sparse_grad=True).sum().backward()
+    g_w0, g_w, g_V, g_data = torch.autograd.grad(p("fm", sparse_grad=True).sum(), (p.w0, p.w, p.V, p.data))
     touched = p.indices.unique()
     assert len(touched) < len(p.indices)
-    for leaf in (p.w, p.V):
-        g = leaf.grad
+    rows = touched if real in REALS else p.indices  # without a kernel one row an entry
+    for leaf, g in ((p.w, g_w), (p.V, g_V)):
         assert g.layout == torch.sparse_coo
         assert g.shape == leaf.shape
         assert g.dtype == leaf.dtype
-        rows = touched if real in REALS else p.indices
-        if real in REALS:  # elsewhere one row an entry: to find the distinct features would mean waiting for a device
-            assert g.is_coalesced()
-            assert_equal(g.indices(), rows[None])
+        assert g.is_coalesced() == (real in REALS)
+        assert_equal(g._indices(), rows[None])
         assert g._values().shape == (len(rows), *leaf.shape[1:])
-        assert g._indices().shape == (1, len(rows))
         for part in (g._values(), g._indices()):
             assert part.untyped_storage().nbytes() <= 8 * len(p.indices) * max(1, k)
         assert_equal(g.coalesce().indices(), touched[None])
-    assert not p.w0.grad.is_sparse
-    assert not p.data.grad.is_sparse
+    assert not g_w0.is_sparse
+    assert not g_data.is_sparse
 
 
 def test_gradients_are_dense_where_that_was_asked_for():
@@ -749,18 +766,14 @@ def test_gradients_through_a_checkpoint_and_tensors_saved_elsewhere(op):
     p = make(5)
     expected = p.gradients(op, incoming(p, op))
 
-    def function(*values):
-        return leaves(op, **dict(zip(leaves.inputs(op), values, strict=True)))
-
-    for context, call in (
-        (contextlib.nullcontext(), lambda: checkpoint(function, *leaves.inputs(op).values(), use_reentrant=False)),
-        (torch.autograd.graph.save_on_cpu(), lambda: leaves(op)),
-    ):
-        leaves = p.leaves(op)
-        with context:
-            call().backward(incoming(p, op))
-        for name, g in expected.items():
-            assert_equal(getattr(leaves, name).grad, g)
+    kept, again = p.leaves(op), p.leaves(op)
+    with torch.autograd.graph.save_on_cpu():
+        kept(op).backward(incoming(p, op))
+    function, _ = as_function(again, op, sparse_grad=False)
+    checkpoint(function, *again.inputs(op).values(), use_reentrant=False).backward(incoming(p, op))
+    for name, g in expected.items():
+        assert_equal(getattr(kept, name).grad, g)
+        assert_equal(getattr(again, name).grad, g)
 
 
 @pytest.mark.parametrize("name", ["indptr", "indices", "data", "w", "V"])
@@ -819,6 +832,17 @@ def same_at_any_number_of_threads(threads, results):
             assert_equal(a, b)
 
 
+@pytest.mark.parametrize("k", (0, 5, 16))
+@pytest.mark.parametrize("op", OPERATORS)
+def test_how_the_work_is_cut_changes_nothing(monkeypatch, threads, op, k):
+    p = make(k, torch.float32, lengths=LENGTHS * 9, n_features=50)
+    d = incoming(p, op)
+    expected = p(op), p.gradients(op, d)
+    threads(3)
+    monkeypatch.setattr(dispatch, "_WORK_PER_PIECE", 1)
+    assert_equal((p(op), p.gradients(op, d)), expected)
+
+
 @pytest.mark.parametrize("sparse_grad", [False, True])
 @pytest.mark.parametrize("op", SPARSE)
 def test_rows_give_the_same_bits_at_any_number_of_threads(threads, large, op, sparse_grad):
@@ -873,8 +897,7 @@ def test_several_threads_may_call_at_once(op):
 # -------------------------------------------------------------------------------------------------------- integration
 
 
-@pytest.mark.parametrize("k", (0, 3, 16))
-@pytest.mark.parametrize("which", REGISTERED)
+@pytest.mark.parametrize("which, k", [*((which, 3) for which in REGISTERED), ("scores", 0), ("pairs", 16)])
 def test_the_registered_operators_are_as_they_say(which, k):
     arguments = registered_arguments(which, k)
     torch.library.opcheck(torch.ops.sparsefm.fm.default, arguments)
@@ -883,10 +906,10 @@ def test_the_registered_operators_are_as_they_say(which, k):
     torch.library.opcheck(torch.ops.sparsefm.fm_backward.default, (d, indptr, indices, data, w, V))
 
 
-@pytest.mark.parametrize("layout", ["V inside a wider table", "V by columns", "w as a column of a table"])
-def test_the_registered_operators_are_as_they_say_for_tensors_that_lie_otherwise(layout):
+@pytest.mark.parametrize("change", [wider, lambda t: t.t().contiguous().t()], ids=["wider table", "by columns"])
+def test_the_registered_operators_are_as_they_say_for_tensors_that_lie_otherwise(change):
     p = make(3)
-    p = replace(p, **{name: change(getattr(p, name)) for name, change in LAYOUTS[layout].items()})
+    p = replace(p, w=wider(p.w[:, None]), V=change(p.V))
     arguments = p.indptr, p.indices, p.data, p.w0, p.w, p.V
     for t in arguments[2:]:
         t.requires_grad_()
@@ -902,15 +925,14 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
-def batches(ones, n_features=N_FEATURES):
+def batches(ones, sizes=(LENGTHS, LENGTHS + LENGTHS, (2, 3), (4, 0, 0, 1, 6))):
     """Batches of several sizes with the parameters of the first."""
-    first = make(5, ones=ones, n_features=n_features)
-    for seed, lengths in enumerate([LENGTHS, LENGTHS + LENGTHS, (2, 3), (4, 0, 0, 1, 6), (0, 0, 0)]):
-        batch = make(5, ones=ones, lengths=lengths, n_features=n_features, seed=seed)
-        yield replace(batch, w0=first.w0, w=first.w, V=first.V)
+    first = make(5, ones=ones)
+    for seed, lengths in enumerate(sizes):
+        yield replace(make(5, ones=ones, lengths=lengths, seed=seed), w0=first.w0, w=first.w, V=first.V)
 
 
-def compiled_and_eager(op, ones, backend):
+def assert_compiled_equals_eager(op, problems, backend):
     """Values and gradients of a function around the operator, compiled once for all sizes, beside the eager ones."""
 
     def function(scale, *tensors):
@@ -918,7 +940,7 @@ def compiled_and_eager(op, ones, backend):
         return (scale * p(op, sparse_grad=True)).tanh()
 
     compiled = torch.compile(function, fullgraph=True, dynamic=True, backend=backend)
-    for batch in batches(ones):
+    for batch in problems:
         results = []
         for each in (compiled, function):
             p = batch.leaves(op)
@@ -926,27 +948,28 @@ def compiled_and_eager(op, ones, backend):
             out = each(torch.tensor(0.1, dtype=torch.float64), *tensors)
             out.sum().backward()
             results.append((out.detach(), *(t.grad for t in p.inputs(op).values())))
-        yield batch, *results
+        for found, expected in zip(*results, strict=True):
+            assert not found.is_sparse
+            torch.testing.assert_close(found, expected.to_dense(), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("ones", [False, True])
 @pytest.mark.parametrize("op", OPERATORS)
 def test_compiled_functions_equal_eager_ones(fresh_compiler, op, ones):
-    sizes = 0
     with torch._dynamo.config.patch(error_on_recompile=True):
-        for _, compiled, eager in compiled_and_eager(op, ones, "aot_eager"):
-            for found, expected in zip(compiled, eager, strict=True):
-                assert not found.is_sparse
-                torch.testing.assert_close(found, expected.to_dense(), rtol=1e-12, atol=1e-12)
-            sizes += 1
-    assert sizes == 5
+        assert_compiled_equals_eager(op, batches(ones), "aot_eager")
 
 
+@pytest.mark.parametrize("op", ["fm", "bi_interaction", "fm_dense"])
+def test_compiled_functions_take_one_row_and_none(fresh_compiler, op):
+    """Sizes of which torch compiles a version each."""
+    assert_compiled_equals_eager(op, batches(False, [(3,), (), (0, 0, 0)]), "aot_eager")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="inductor needs a C++ compiler")
 def test_inductor(fresh_compiler):
-    for _, compiled, eager in compiled_and_eager("fm", False, "inductor"):
-        for found, expected in zip(compiled, eager, strict=True):
-            torch.testing.assert_close(found, expected.to_dense(), rtol=1e-9, atol=1e-9)
+    assert_compiled_equals_eager("fm", batches(False), "inductor")
 
 
 def test_a_compiled_function_checks_the_rows_of_each_call(fresh_compiler):
@@ -959,8 +982,7 @@ def test_a_compiled_function_checks_the_rows_of_each_call(fresh_compiler):
         compiled(p.indptr, bad, p.data, p.w0, p.w, p.V)
 
 
-@pytest.mark.parametrize("op", OPERATORS)
-@pytest.mark.parametrize("transform", ["grad", "vmap"])
+@pytest.mark.parametrize("transform, op", [*(("grad", op) for op in OPERATORS), ("vmap", "fm"), ("vmap", "fm_dense")])
 def test_compiled_transforms(fresh_compiler, op, transform):
     p = make(3)
 
@@ -973,16 +995,6 @@ def test_compiled_transforms(fresh_compiler, op, transform):
     torch.testing.assert_close(compiled(V), function(V), rtol=1e-12, atol=1e-12)
 
 
-def as_function(p, op):
-    """The operator as a function of what it is differentiable in, and these values."""
-    names = tuple(p.inputs(op))
-
-    def function(*values):
-        return p(op, sparse_grad=True, **dict(zip(names, values, strict=True)))
-
-    return function, tuple(p.inputs(op).values())
-
-
 def jacobians(p, op):
     """∂out/∂each input, one row of eager gradients at a time."""
     size = p(op).numel()
@@ -990,6 +1002,11 @@ def jacobians(p, op):
     return [torch.stack(each).reshape(*p(op).shape, *each[0].shape) for each in zip(*rows, strict=True)]
 
 
+# torch's own way to the derivatives of derivatives
+scripted = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+
+
+@scripted
 @pytest.mark.parametrize("ones", [False, True])
 @pytest.mark.parametrize("op", OPERATORS)
 def test_transforms_of_first_order(op, ones):
@@ -1008,20 +1025,21 @@ def test_transforms_of_first_order(op, ones):
 
     tangents = tuple(torch.randn_like(t) for t in values)
     pushed, tangent = torch.func.jvp(function, values, tangents)
-    along = sum((J * t).sum(tuple(range(out.dim(), J.dim()))) for J, t in zip(exact, tangents, strict=True))
+    along = sum(J.reshape(out.numel(), -1) @ t.reshape(-1) for J, t in zip(exact, tangents, strict=True))
     torch.testing.assert_close(value, out, **close)
     torch.testing.assert_close(pushed, out, **close)
-    torch.testing.assert_close(tangent, along, **close)
+    torch.testing.assert_close(tangent, along.reshape(out.shape), **close)
 
     for transform in (torch.func.jacrev, torch.func.jacfwd):
         for J, expected in zip(transform(function, everywhere)(*values), exact, strict=True):
             torch.testing.assert_close(J, expected, **close)
 
 
+@scripted
 @pytest.mark.parametrize("op", OPERATORS)
 def test_transforms_of_second_order(op):
     p = make(2, lengths=(2, 0, 3, 1), n_features=3)
-    function, values = as_function(p, op)
+    function, values = as_function(p, op, sparse_grad=False)
     everywhere = tuple(range(len(values)))
 
     def loss(*v):
@@ -1058,6 +1076,7 @@ def test_gradients_of_each_dense_row(op):
         torch.testing.assert_close(found[i], one.gradients(op, torch.ones_like(one(op)))["V"], rtol=1e-12, atol=1e-12)
 
 
+@scripted
 @pytest.mark.parametrize("mode", [contextlib.nullcontext, torch.no_grad])
 @pytest.mark.parametrize("op", OPERATORS)
 def test_dual_numbers_get_their_tangent_or_are_refused(op, mode):
@@ -1129,8 +1148,9 @@ def arguments_of(p):
 @pytest.mark.parametrize("ones", [False, True])
 @pytest.mark.parametrize("op", OPERATORS)
 def test_exported_modules_take_batches_of_any_size(op, ones):
+    """From two rows on: torch makes an assumption about sizes of one, here of len(indptr) − 1."""
     first, *others = batches(ones)
-    n_bounds, nnz, n_rows = (torch.export.Dim(name) for name in ("n_bounds", "nnz", "n_rows"))
+    n_bounds, nnz, n_rows = torch.export.Dim("n_bounds", min=3), torch.export.Dim("nnz"), torch.export.Dim("n_rows")
     shapes = {0: n_bounds}, {0: nnz}, None if ones else {0: nnz}, {0: n_rows}
     module = Wrapped(op, first)
     program = torch.export.export(module, arguments_of(first), dynamic_shapes=shapes).module()
@@ -1169,16 +1189,6 @@ def test_rows_and_parameters_on_the_meta_device_give_a_shape(op):
     assert out.shape == p(op).shape
     out.sum().backward()
     assert meta.V.grad.shape == p.V.shape
-
-
-@pytest.mark.parametrize("op", OPERATORS)
-def test_results_lie_beside_the_parameters_whatever_the_default_device(op):
-    p = make(3)
-    expected = p(op)
-    with torch.device("meta"):
-        out = p(op)
-    assert out.device.type == "cpu"
-    assert_equal(out, expected)
 
 
 # ------------------------------------------------------------------------------------------------------------- errors
@@ -1279,52 +1289,31 @@ BAD_DENSE = {
 }
 
 
-def cases(tables):
-    """(operator, case, change, message) for each case and each operator it concerns."""
-    for operators, table in tables:
-        for op in operators:
-            for name, (change, message) in table.items():
-                yield pytest.param(op, change, message, id=f"{op}-{name}")
+def cases(operators, table):
+    """(operator, change, message) for each operator and each case of the table."""
+    return [
+        pytest.param(op, change, message, id=f"{op}-{name}")
+        for op in operators
+        for name, (change, message) in table.items()
+    ]
 
 
-EVERY_CASE = list(
-    cases(
-        (
-            (SPARSE, BAD_ROWS | BAD_TYPES),
-            (("fm", "fm_dense"), BAD_PARAMETERS),
-            (OPERATORS, BAD_FACTORS),
-            (DENSE, BAD_DENSE),
-        )
-    )
+@pytest.mark.parametrize(
+    "op, change, message",
+    [
+        *cases(SPARSE, BAD_ROWS | BAD_TYPES),
+        *cases(("fm", "fm_dense"), BAD_PARAMETERS),
+        *cases(OPERATORS, BAD_FACTORS),
+        *cases(DENSE, BAD_DENSE),
+    ],
 )
-
-
-@pytest.mark.parametrize("op, change, message", EVERY_CASE)
 def test_what_does_not_belong_together_is_refused(op, change, message):
     p = make(5)
     with pytest.raises(ValueError, match=message):
         p(op, **change(p))
 
 
-@pytest.mark.parametrize("requires_grad", [False, True])
-@pytest.mark.parametrize("real", [torch.float32, *HALVES], ids=str)
-@pytest.mark.parametrize("op, change, message", cases([(SPARSE, BAD_ROWS)]))
-def test_rows_are_checked_on_the_cpu_whatever_the_types(op, change, message, real, requires_grad):
-    p = make(5, real, torch.int32)
-    p.V.requires_grad_(requires_grad)
-    with pytest.raises(ValueError, match=message):
-        p(op, **change(p))
-
-
-@pytest.mark.parametrize("op, change, message", cases([(SPARSE, BAD_ROWS)]))
-def test_transforms_take_no_malformed_rows(op, change, message):
-    """Here torch's own complaint about an index will do."""
-    p = make(5)
-    with pytest.raises((ValueError, IndexError, RuntimeError)):
-        torch.func.grad(lambda V: p(op, V=V, **change(p)).sum())(p.V)
-
-
-@pytest.mark.parametrize("op, change, message", cases([(SPARSE, BAD_ROWS)]))
+@pytest.mark.parametrize("op, change, message", cases(SPARSE, BAD_ROWS))
 def test_the_registered_operator_checks_rows(op, change, message):
     p = make(5)
     p = replace(p, **change(p))
@@ -1375,6 +1364,33 @@ def changed_behind_torch(name, value):
             getattr(p, name).numpy()[2] = value
             with contextlib.suppress(ValueError, RuntimeError, IndexError):
                 out.sum().backward()
+
+
+@scenario
+def malformed_rows_beside_parameters_of_any_type():
+    """What has no kernel hands the rows to torch's operators, some of which write where the rows say."""
+    for real in (*REALS, *HALVES):
+        for index in INDICES:
+            p = make(5, real, index)
+            for op in SPARSE:
+                for change, message in BAD_ROWS.values():
+                    for requires_grad in (False, True):
+                        p.V.requires_grad_(requires_grad)
+                        with pytest.raises(ValueError, match=message):
+                            p(op, **change(p))
+
+
+@scenario
+def malformed_rows_in_a_transform():
+    """Here torch's own complaint about an index will do."""
+    p = make(5)
+    for op in SPARSE:
+        for name, (change, _) in BAD_ROWS.items():
+            try:
+                torch.func.grad(lambda V, op=op, change=change: p(op, V=V, **change(p)).sum())(p.V)
+            except (ValueError, IndexError, RuntimeError):
+                continue
+            pytest.fail(f"{op} takes {name}")
 
 
 @scenario
@@ -1618,7 +1634,7 @@ def memory_that_ends_where_the_tensors_do():
     for path in ISAS:
         dispatch.ISA = path
         for real in REALS:
-            for k in (0, 1, 5, 7, 9, 16, 17, 33, 40, 64, 65):
+            for k in (0, 1, 5, 9, 16, 33):
                 p = make(k, real)
                 tight = Problem(*(at_the_end_of_memory(getattr(p, name)) for name in Problem.__dataclass_fields__))
                 for op in OPERATORS:
@@ -1626,9 +1642,28 @@ def memory_that_ends_where_the_tensors_do():
                     leaves = {name: getattr(tight, name).detach().requires_grad_() for name in names}
                     out = tight(op, sparse_grad=True, **leaves)
                     found = torch.autograd.grad(out, tuple(leaves.values()), at_the_end_of_memory(d))
+                    expected = p.gradients(op, d)
                     torch.testing.assert_close(out.detach(), p(op))
                     for name, g in zip(names, found, strict=True):
-                        torch.testing.assert_close(g.to_dense(), p.gradients(op, d)[name])
+                        torch.testing.assert_close(g.to_dense(), expected[name])
+
+
+@scenario
+def a_forked_child_of_a_process_that_has_used_threads():
+    """A pool of threads that outlived its call would be dead in the child, and waited for. (That is so of torch's own
+    products, which bi_interaction_dense takes.)"""
+    dispatch._WORK_PER_PIECE = 1
+    torch.set_num_threads(4)
+    for op in ("fm", "bi_interaction", "fm_dense"):
+        p = make(5, lengths=LENGTHS * 9)
+        d = incoming(p, op)
+        expected = p.gradients(op, d)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            found = p.gradients(op, d)
+            os._exit(not all(torch.equal(g, expected[name]) for name, g in found.items()))
+        assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.fixture(scope="module")
@@ -1651,7 +1686,7 @@ def run_scenarios():
         source, sink = os.pipe()
         child = os.fork()
         if child == 0:
-            signal.alarm(20)
+            signal.alarm(15)
             os.close(source)
             try:
                 function()

@@ -14,6 +14,7 @@ second derivatives.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, cast
 
 import torch
@@ -407,9 +408,9 @@ class _Rows(torch.autograd.Function):
             return None, None, g_data if needs_data else None, g_w0, g_w, g_V, None
         found = _backward(d, indptr, indices, data, w, V, ctx.sums, needs_data, needs_w or needs_V)
         values, features, *rows, ascending = found
-        make = _row_sparse if ctx.sparse else _dense
-        g_w = make(features, rows[0], w, ascending) if needs_w else None
-        g_V = make(features, rows[1], V, ascending) if needs_V else None
+        made: Any = functools.partial(_row_sparse, ascending=ascending) if ctx.sparse else _scattered
+        g_w = made(features, rows[0], w) if needs_w else None
+        g_V = made(features, rows[1], V) if needs_V else None
         return None, None, values if needs_data else None, g_w0, g_w, g_V, None
 
 
@@ -420,14 +421,11 @@ def _row_sparse(features: Any, rows: Any, like: Tensor, ascending: bool) -> Tens
     )
 
 
-def _dense(features: Any, rows: Any, like: Tensor, ascending: bool) -> Tensor:
-    return _scattered(features, rows, like)
-
-
-def _scattered(features: Tensor, rows: Any, like: Any) -> Tensor:
+def _scattered(features: Any, rows: Any, like: Any) -> Tensor:
     """Zeros of the shape of `like`, with the rows added where they belong; differentiable in them."""
     zeros: Tensor = like.new_zeros(like.shape)
-    return zeros.index_add(0, features, rows.reshape(rows.shape[0], *like.shape[1:]))
+    rows = rows.reshape(rows.shape[0], *like.shape[1:])
+    return zeros.index_add(0, features, rows) if is_transformed() else zeros.index_add_(0, features, rows)
 
 
 # ---- the registered route -------------------------------------------------------------------------------------------
@@ -446,8 +444,10 @@ torch.library.define(
 
 def _fm_op(indptr: Tensor, indices: Tensor, data: Any, w0: Any, w: Any, V: Tensor) -> Tensor:
     check_factors(V)
-    if w0 is not None:
+    if w0 is not None and w is not None:
         check_parameters(w0, w, V)
+    elif w0 is not None or w is not None:
+        raise ValueError("w0 and w go together: pass both for scores, or neither for pairs by factor")
     data = _check_rows(indptr, indices, data, V)
     return _forward(indptr, indices, data, w0, w, V, False)[0]
 
@@ -467,13 +467,9 @@ def _fm_backward_op(
         raise ValueError(f"d must be shaped like the result and of {V.dtype}; got shape {tuple(d.shape)} of {d.dtype}")
     zero = None if w is None else V.new_zeros(())
     sums = _forward(indptr, indices, data, zero, w, V, True)[1]
-    g_data, touched, g_w, g_V, ascending = _backward(d, indptr, indices, data, w, V, cast(Tensor, sums), True, True)
-    features = cast(Tensor, touched)
-    return (
-        cast(Tensor, g_data),
-        V.new_empty(0) if w is None else _dense(features, g_w, w, ascending),
-        _dense(features, g_V, V, ascending),
-    )
+    g_data, features, g_w, g_V, _ = _backward(d, indptr, indices, data, w, V, cast(Tensor, sums), True, True)
+    dense_w = V.new_empty(0) if w is None else _scattered(features, g_w, w)
+    return cast(Tensor, g_data), dense_w, _scattered(features, g_V, V)
 
 
 def _fm_backward_fake(

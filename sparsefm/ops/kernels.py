@@ -37,7 +37,7 @@ def is_recorded(*tensors: Tensor | None) -> bool:
     return (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
-        or any(type(each) not in _PLAIN for each in tensors)
+        or not _PLAIN.issuperset(map(type, tensors))
     )
 
 
