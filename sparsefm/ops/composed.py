@@ -24,8 +24,8 @@ _TILE_NUMBERS = 1 << 24
 
 def _entry_rows(indptr: Tensor, nnz: int) -> Tensor:
     """The row of each entry, (nnz,) int64."""
-    rows = torch.arange(len(indptr) - 1, device=indptr.device)
-    return torch.repeat_interleave(rows, indptr.diff(), output_size=nnz)
+    at = torch.arange(nnz, device=indptr.device, dtype=indptr.dtype)
+    return torch.searchsorted(indptr[1:].contiguous(), at, right=True)
 
 
 def _per_row(values: Tensor, rows: Tensor, n_rows: int) -> Tensor:

@@ -35,6 +35,7 @@ from .kernels import (
     plain,
     row_stride,
     side_by_side,
+    total,
 )
 
 try:
@@ -118,7 +119,7 @@ def _rows(
 ) -> Tensor:
     data = _check_rows(indptr, indices, data, V)
     if is_transformed():
-        if not torch._C._functorch.is_functorch_wrapped_tensor(indices):
+        if not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(indices):
             _check_bounds(indptr, indices, V.shape[0])
         return composed.forward(indptr, indices, data, w0, w, V)[0]
     if is_recorded(indptr, indices, data, w0, w, V):
@@ -158,7 +159,8 @@ def _check_bounds(indptr: Tensor, indices: Tensor, n_features: int) -> None:
     """Refuses rows that would have a pass read or write outside its arrays; other devices than the CPU check for
     themselves."""
     if indices.device.type == "cpu":
-        is_i64, at_indptr, at_indices = indices.dtype == torch.int64, plain(indptr), plain(indices)
+        with torch._C._DisableFuncTorch():  # under a transform even copies of plain tensors come wrapped
+            is_i64, at_indptr, at_indices = indices.dtype == torch.int64, plain(indptr), plain(indices)
         if not csr_kernels.valid_at(
             is_i64, indptr.shape[0] - 1, indices.shape[0], n_features, at_indptr.data_ptr(), at_indices.data_ptr()
         ):
@@ -400,8 +402,8 @@ class _Rows(torch.autograd.Function):
     def backward(ctx: Any, d: Tensor) -> Any:
         indptr, indices, data, w0, w, V = ctx.saved_tensors
         _, _, needs_data, needs_w0, needs_w, needs_V, _ = ctx.needs_input_grad
-        g_w0 = d.sum().reshape(w0.shape) if needs_w0 else None
-        if torch.is_grad_enabled() or is_transformed():  # somebody wants to differentiate this again, or a batch of it
+        g_w0 = total(d).reshape(w0.shape) if needs_w0 else None
+        if torch.is_grad_enabled() or is_transformed(d):  # somebody wants to differentiate this again, or a batch of it
             g_data, of_w, of_V = composed.backward(d, indptr, indices, data, w, V, None)
             g_w = _scattered(indices, of_w, w) if needs_w else None
             g_V = _scattered(indices, of_V, V) if needs_V else None
@@ -425,7 +427,7 @@ def _scattered(features: Any, rows: Any, like: Any) -> Tensor:
     """Zeros of the shape of `like`, with the rows added where they belong; differentiable in them."""
     zeros: Tensor = like.new_zeros(like.shape)
     rows = rows.reshape(rows.shape[0], *like.shape[1:])
-    return zeros.index_add(0, features, rows) if is_transformed() else zeros.index_add_(0, features, rows)
+    return zeros.index_add(0, features, rows) if is_transformed(rows) else zeros.index_add_(0, features, rows)
 
 
 # ---- the registered route -------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from .kernels import (
     plain,
     row_stride,
     side_by_side,
+    total,
     wide,
 )
 
@@ -116,13 +117,13 @@ class _Dense(torch.autograd.Function):
     def backward(ctx: Any, d: Tensor) -> Any:
         x, w0, w, V = ctx.saved_tensors
         needs_x, needs_w0, needs_w, needs_V = ctx.needs_input_grad
-        again = torch.is_grad_enabled() or is_transformed()  # to be differentiated once more, or a batch of it
+        again = torch.is_grad_enabled() or is_transformed(d)  # to be differentiated once more, or a batch of it
         backward = _backward_kernel if has_kernel(V) and not again else _backward_composed
         d, rows, weights = _shaped(d, (-1,)), _two_axes(x), _shaped(w, (-1,))
         g_x, g_w, g_V = backward(d, rows, weights, V, None if again else ctx.sums, needs_x, needs_w or needs_V)
         return (
             _shaped(g_x, x.shape) if g_x is not None else None,
-            _shaped(d.sum(), w0.shape) if needs_w0 else None,
+            _shaped(total(d), w0.shape) if needs_w0 else None,
             _shaped(g_w, w.shape) if needs_w and g_w is not None else None,
             g_V if needs_V else None,
         )

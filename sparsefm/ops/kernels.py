@@ -20,10 +20,12 @@ __all__ = [
     "plain",
     "row_stride",
     "side_by_side",
+    "total",
     "wide",
 ]
 
 LANES = 16  # reals of the widest vector
+_SHORT = 4096  # numbers that torch sums in one thread
 _PLAIN = {Tensor, torch.nn.Parameter, type(None)}
 
 
@@ -41,9 +43,11 @@ def is_recorded(*tensors: Tensor | None) -> bool:
     )
 
 
-def is_transformed() -> bool:
-    """Whether a transform of torch.func is at work."""
-    return torch._C._are_functorch_transforms_active()
+def is_transformed(values: Tensor | None = None) -> bool:
+    """Whether a transform of torch.func is at work, or `values` are a batch of gradients in torch's older vmap."""
+    return torch._C._are_functorch_transforms_active() or (
+        values is not None and torch._C._functorch.is_legacy_batchedtensor(values)
+    )
 
 
 def full_precision(V: Tensor) -> AbstractContextManager[None]:
@@ -60,6 +64,13 @@ def wide(values: Tensor) -> Tensor:
 def padded(n_factors: int) -> int:
     """Length of a row of sums, whole vectors and at least one."""
     return max(1, -(-n_factors // LANES)) * LANES
+
+
+def total(d: Tensor) -> Tensor:
+    """Sum of all, in an order that does not depend on the number of threads: torch cuts a long sum among them."""
+    if d.numel() > _SHORT:
+        d = torch.nn.functional.pad(d.reshape(-1), (0, -d.numel() % _SHORT)).reshape(-1, _SHORT).sum(1)
+    return d.sum()
 
 
 def plain(values: Tensor) -> Tensor:
