@@ -2,17 +2,21 @@
 
     python benchmarks/torch_wing.py                  # everything, on a quiet machine
     python benchmarks/torch_wing.py --only steps     # or dense, overhead, passes
+    torchrun --nproc-per-node 2 benchmarks/torch_wing.py --only processes
 
 What is measured, and how to read it: benchmarks/README.md.
 """
 
 import argparse
+import os
 import statistics
 import time
 import warnings
 
 import torch
+import torch.distributed as dist
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from sparsefm import ops
 from sparsefm.nn import CSRBatch, FactorizationMachine
@@ -22,15 +26,17 @@ N_ROWS, PER_ROW, DISTINCT, K = 1024, 20, 9000, 16
 BATCHES = 8  # different ones in turn: one repeated would lie in the nearest cache
 
 
-def interleaved(calls, rounds):
-    """name -> sorted seconds of each call, one round after the other."""
+def interleaved(calls, rounds, in_a_row=1):
+    """name -> sorted seconds of each call: rounds that make so many calls of each in a row, and time every one but
+    the first, which finds the caches full of its predecessor's things."""
     seconds = {name: [] for name in calls}
     for turn in range(rounds + 1):
         for name, call in calls.items():
-            start = time.perf_counter()
-            call(turn)
-            if turn:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
+            for again in range(in_a_row):
+                start = time.perf_counter()
+                call(turn * in_a_row + again)
+                if turn and (again or in_a_row == 1):  # the first round warms up
+                    seconds[name].append(time.perf_counter() - start)
     return {name: sorted(each) for name, each in seconds.items()}
 
 
@@ -41,9 +47,9 @@ def show(title, seconds, base):
         print(f"| {name} | {each[0] * 1e6:,.0f} µs | {statistics.median(each) * 1e6:,.0f} µs | {ratio:.2f} |")
 
 
-def make_batches(n_features):
+def make_batches(n_features, seed=0):
     """Rows that draw from the same number of distinct features, spread over the whole table."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     batches = []
     for _ in range(BATCHES):
         pool = torch.randperm(n_features, generator=generator)[:DISTINCT]
@@ -157,7 +163,7 @@ def steps(rounds):
             slow["embeddings, Adam"] = step(Gathered(start, False), pairs, "Adam")
             slow["CSR formula, Adam"] = step(Formula(start), theirs, "Adam")
             slow["CSR formula, SGD"] = step(Formula(start), theirs, "SGD")
-        seconds = interleaved(calls, rounds) | interleaved(slow, max(3, rounds // 10))
+        seconds = interleaved(calls, rounds // 2, BATCHES) | interleaved(slow, max(3, rounds // 10))
         show(f"One step at {n_features:,} features", seconds, "sparsefm, SGD")
         medians[n_features] = {name: statistics.median(each) for name, each in seconds.items()}
     for name in ("SGD", "Adagrad", "SparseAdam"):
@@ -256,17 +262,48 @@ def passes(rounds):
         show(f"Passes at {n_features:,} features", interleaved(calls, 10 * rounds), "forward")
 
 
-PARTS = {"steps": steps, "dense": dense, "overhead": overhead, "passes": passes}
+def processes(rounds):
+    """A step under DistributedDataParallel, with row-sparse gradients and with dense ones."""
+    dist.init_process_group("gloo")
+    for n_features in (200_000, 1_000_000):
+        pointers = torch.arange(0, N_ROWS * PER_ROW + 1, PER_ROW, dtype=torch.int32)
+        batches = [
+            (CSRBatch(pointers, indices.reshape(-1).int(), values.reshape(-1), n_features), y)
+            for indices, values, y in make_batches(n_features, seed=dist.get_rank())
+        ]
+
+        def step(sparse_grad, n_features=n_features, batches=batches):
+            torch.manual_seed(0)
+            module = DistributedDataParallel(FactorizationMachine(n_features, K, sparse_grad=sparse_grad))
+            optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
+
+            def call(turn):
+                rows, y = batches[turn % BATCHES]
+                optimizer.zero_grad()
+                F.mse_loss(module(rows), y).backward()
+                optimizer.step()
+
+            return call
+
+        calls = {"row-sparse gradients": step(True), "dense gradients": step(False)}
+        seconds = interleaved(calls, rounds // 2, BATCHES)
+        if dist.get_rank() == 0:
+            show(f"{dist.get_world_size()} processes, {n_features:,} features, SGD", seconds, "row-sparse gradients")
+    dist.destroy_process_group()
+
+
+PARTS = {"steps": steps, "dense": dense, "overhead": overhead, "passes": passes, "processes": processes}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=PARTS, nargs="*", default=list(PARTS))
+    parser.add_argument("--only", choices=PARTS, nargs="*", default=["steps", "dense", "overhead", "passes"])
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    print(f"torch {torch.__version__}, {args.threads} thread(s); {N_ROWS} rows of {PER_ROW} non-zeros, k = {K}")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"torch {torch.__version__}, {args.threads} thread(s); {N_ROWS} rows of {PER_ROW} non-zeros, k = {K}")
     for part in args.only:
         PARTS[part](args.rounds)

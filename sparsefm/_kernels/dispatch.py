@@ -36,6 +36,8 @@ ISA = choose_isa(os.environ.get("SPARSEFM_ISA"))
 
 def n_threads_or_default(n_threads: int | None) -> int:
     """The number of threads asked for; None means every core this process may use."""
+    if type(n_threads) is int and n_threads > 0:  # as a rule, and a small batch notices the rest
+        return n_threads
     if n_threads is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if isinstance(n_threads, bool) or not isinstance(n_threads, Integral) or n_threads < 1:
@@ -50,9 +52,11 @@ def run_pieces(run: Callable[[int, int], None], n: int, work: int, n_threads: in
     """
     n_threads = n_threads_or_default(n_threads)
     n_pieces = max(1, min(_MAX_PIECES, n, work // _WORK_PER_PIECE))
+    if n_pieces == 1:
+        return run(0, n)
     bounds = [n * i // n_pieces for i in range(n_pieces + 1)]
     pieces = list(itertools.pairwise(bounds))
-    if n_threads == 1 or n_pieces == 1:
+    if n_threads == 1:
         for start, stop in pieces:
             run(start, stop)
         return

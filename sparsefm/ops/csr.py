@@ -120,7 +120,8 @@ def _rows(
     data = _check_rows(indptr, indices, data, V)
     if is_transformed():
         if not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(indices):
-            _check_bounds(indptr, indices, V.shape[0])
+            with torch._C._DisableFuncTorch():  # else even copies of plain tensors come wrapped
+                _check_bounds(indptr, indices, V.shape[0])
         return composed.forward(indptr, indices, data, w0, w, V)[0]
     if is_recorded(indptr, indices, data, w0, w, V):
         return cast(Tensor, torch.ops.sparsefm.fm(indptr, indices, data, w0, w, V))
@@ -159,8 +160,7 @@ def _check_bounds(indptr: Tensor, indices: Tensor, n_features: int) -> None:
     """Refuses rows that would have a pass read or write outside its arrays; other devices than the CPU check for
     themselves."""
     if indices.device.type == "cpu":
-        with torch._C._DisableFuncTorch():  # under a transform even copies of plain tensors come wrapped
-            is_i64, at_indptr, at_indices = indices.dtype == torch.int64, plain(indptr), plain(indices)
+        is_i64, at_indptr, at_indices = indices.dtype == torch.int64, plain(indptr), plain(indices)
         if not csr_kernels.valid_at(
             is_i64, indptr.shape[0] - 1, indices.shape[0], n_features, at_indptr.data_ptr(), at_indices.data_ptr()
         ):
@@ -402,7 +402,7 @@ class _Rows(torch.autograd.Function):
     def backward(ctx: Any, d: Tensor) -> Any:
         indptr, indices, data, w0, w, V = ctx.saved_tensors
         _, _, needs_data, needs_w0, needs_w, needs_V, _ = ctx.needs_input_grad
-        g_w0 = total(d).reshape(w0.shape) if needs_w0 else None
+        g_w0 = total(d, w0) if needs_w0 else None
         if torch.is_grad_enabled() or is_transformed(d):  # somebody wants to differentiate this again, or a batch of it
             g_data, of_w, of_V = composed.backward(d, indptr, indices, data, w, V, None)
             g_w = _scattered(indices, of_w, w) if needs_w else None
@@ -410,6 +410,8 @@ class _Rows(torch.autograd.Function):
             return None, None, g_data if needs_data else None, g_w0, g_w, g_V, None
         found = _backward(d, indptr, indices, data, w, V, ctx.sums, needs_data, needs_w or needs_V)
         values, features, *rows, ascending = found
+        if ctx.sparse and features is not None:
+            features = features[None]
         made: Any = functools.partial(_row_sparse, ascending=ascending) if ctx.sparse else _scattered
         g_w = made(features, rows[0], w) if needs_w else None
         g_V = made(features, rows[1], V) if needs_V else None
@@ -417,10 +419,9 @@ class _Rows(torch.autograd.Function):
 
 
 def _row_sparse(features: Any, rows: Any, like: Tensor, ascending: bool) -> Tensor:
-    rows = rows.reshape(rows.shape[0], *like.shape[1:])
-    return torch.sparse_coo_tensor(
-        features[None], rows, like.shape, check_invariants=False, is_coalesced=ascending or None
-    )
+    if rows.dim() != like.dim():
+        rows = rows.reshape(rows.shape[0], *like.shape[1:])
+    return torch.sparse_coo_tensor(features, rows, like.shape, check_invariants=False, is_coalesced=ascending or None)
 
 
 def _scattered(features: Any, rows: Any, like: Any) -> Tensor:

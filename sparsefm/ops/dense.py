@@ -123,7 +123,7 @@ class _Dense(torch.autograd.Function):
         g_x, g_w, g_V = backward(d, rows, weights, V, None if again else ctx.sums, needs_x, needs_w or needs_V)
         return (
             _shaped(g_x, x.shape) if g_x is not None else None,
-            _shaped(total(d), w0.shape) if needs_w0 else None,
+            total(d, w0) if needs_w0 else None,
             _shaped(g_w, w.shape) if needs_w and g_w is not None else None,
             g_V if needs_V else None,
         )

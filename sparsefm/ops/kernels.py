@@ -66,11 +66,12 @@ def padded(n_factors: int) -> int:
     return max(1, -(-n_factors // LANES)) * LANES
 
 
-def total(d: Tensor) -> Tensor:
-    """Sum of all, in an order that does not depend on the number of threads: torch cuts a long sum among them."""
+def total(d: Tensor, like: Tensor) -> Tensor:
+    """Sum of all, shaped like the one number `like`, in an order that does not depend on the number of threads: torch
+    cuts a long sum among them."""
     if d.numel() > _SHORT:
         d = torch.nn.functional.pad(d.reshape(-1), (0, -d.numel() % _SHORT)).reshape(-1, _SHORT).sum(1)
-    return d.sum()
+    return d.sum() if like.dim() == 0 else d.sum().reshape(like.shape)
 
 
 def plain(values: Tensor) -> Tensor:
