@@ -279,6 +279,19 @@ def test_copied_parameters_are_not_shared():
     assert copied.w0 == 0.5
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_linear_model_is_a_layer_too(dtype):
+    X = matrix(dtype=dtype)
+    params = model.FMParams(0.5, np.arange(9, dtype=dtype), np.empty((9, 0), dtype))
+    fm = FactorizationMachine.from_params(params, sparse_grad=False)
+    assert fm.n_factors == 0
+    assert not fm.sparse_grad
+    for x in (CSRBatch.from_csr(X), torch.tensor(X.toarray())):
+        out = fm(x)
+        np.testing.assert_allclose(out.detach(), model.score(params, X), rtol=1e-6)
+        out.sum().backward()
+
+
 def test_parameters_numpy_cannot_hold_are_refused():
     with pytest.raises(ValueError, match=r"call .cpu\(\).float\(\) first"):
         layer().bfloat16().to_params()

@@ -181,12 +181,10 @@ class FactorizationMachine(nn.Module):
         w, V = params.w[:, None], params.V
         if not copy and not (w.flags.writeable and V.flags.writeable):
             raise ValueError("the parameters are read-only and cannot be shared with a layer: pass copy=True")
-        layer = cls.__new__(cls)
-        nn.Module.__init__(layer)
-        layer.init_std = 0.01
-        layer.bias = nn.Parameter(torch.tensor(params.w0, dtype=torch.from_numpy(V[:0].copy()).dtype))
-        layer.linear = _table(torch.tensor(w) if copy else torch.from_numpy(w), sparse_grad)
-        layer.factors = _table(torch.tensor(V) if copy else torch.from_numpy(V), sparse_grad)
+        linear, factors = (torch.tensor(each) if copy else torch.from_numpy(each) for each in (w, V))
+        layer = cls(1, 1)
+        layer.bias = nn.Parameter(torch.tensor(params.w0, dtype=factors.dtype))
+        layer.linear, layer.factors = _table(linear, sparse_grad), _table(factors, sparse_grad)
         return layer
 
     def to_params(self, *, copy: bool = False) -> FMParams:
