@@ -28,15 +28,22 @@ def script(name, folder):
     return path
 
 
+# torch 2.13's gloo destroys a thread that still runs, once in a while: what it does with plain embeddings as well.
+GLOO = "terminate called without an active exception"
+
+
 def run(n_processes, path, *arguments):
     """What the script prints under torchrun; 0 processes: without it."""
     command = [sys.executable]
     if n_processes:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_processes)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(path), *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=120
-    )
+    for _ in range(3):
+        done = subprocess.run(
+            [*command, str(path), *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=120
+        )
+        if GLOO not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
     return done.stdout
 
