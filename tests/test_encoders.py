@@ -597,7 +597,7 @@ def test_wrong_frames_are_refused(ratings, specification):
         encoder.fit(pd.concat([ratings, ratings[["age"]]], axis=1))
     with pytest.raises(ValueError, match=r"shape \(0, 5\), a minimum of 1 row"):
         encoder.fit(ratings.head(0))
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+    with pytest.raises(ValueError, match="y must have one value for each of the 4 rows"):
         encoder.fit(ratings, [1, 2])
     with pytest.raises(TypeError, match=r"[Ss]parse"):
         encoder.fit(sparse.csr_array(np.eye(3)))

@@ -1,13 +1,14 @@
 """One field of the encoded matrix, and what every column encoder needs to make and keep one.
 
-A column encodes rows as a `Block`; `_stack` puts blocks side by side. The checks at the end are for options
-(at fit) and for state that comes from a file: what `from_state` trusts is checked here.
+A fitted `Column` encodes rows as a `Block`; `_stack` puts blocks side by side. The checks at the end are for
+options (at fit) and for state that comes from a file: what `from_state` trusts is checked here.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,19 +25,89 @@ UNKNOWN, MISSING = "<unknown>", "<missing>"
 class Block(NamedTuple):
     """The entries of one field, row by row, columns counted from the field's first and sorted in each row."""
 
-    counts: Ints | None  # (n_rows,) entries of each row; None: one in every row
-    indices: Ints  # (nnz,)
-    data: npt.NDArray[np.float32]  # (nnz,)
+    counts: npt.NDArray[np.integer[Any]] | None  # (n_rows,) entries of each row; None: one in every row
+    indices: npt.NDArray[np.integer[Any]]  # (nnz,)
+    data: npt.NDArray[np.float32] | None  # (nnz,); None: all ones
     unknown: float  # share of rows with a level that is not in the vocabulary
     missing: float  # share of rows without a value
+
+
+class Column(ABC):
+    """A field in the making and in use: statistics of the rows seen, and the columns they amount to.
+
+    A frame is read once, `cells = column.read(frame)`, and what was read is counted or encoded or both:
+
+        fit              read, count, settle, encode_training
+        fit of chunks    read, count; read, count; ...; settle
+        partial_fit      read, count, settle: columns that exist never move, new ones come behind them
+        transform        read, encode
+    """
+
+    size: int  # columns so far, 0 before the first settle
+
+    def __init__(self, name: str, encoder: Any) -> None:
+        self.name, self.encoder = name, encoder
+        self.size = 0
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The input columns it reads."""
+        return (self.name,)
+
+    @property
+    def essential(self) -> tuple[str, ...]:
+        """The sources that `read` needs where one side of a request is encoded, its user or its item alone."""
+        return self.sources
+
+    @property
+    def bucket(self) -> int:
+        """The column that unknown levels share, -1 if there is none."""
+        return -1
+
+    @abstractmethod
+    def read(self, frame: Frame) -> Any:
+        """The cells of its sources, made ready to be counted and encoded. Refuses what it cannot read."""
+
+    @abstractmethod
+    def count(self, cells: Any, y: npt.NDArray[Any] | None) -> None:
+        """Take the rows into the statistics. y: (n_rows,) target, None if fit was given none."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Make columns out of what was counted since the last time."""
+
+    @abstractmethod
+    def encode(self, cells: Any) -> Block:
+        """Rows as `transform` sees them."""
+
+    def encode_training(self, cells: Any, y: npt.NDArray[Any] | None) -> Block:
+        """The rows just counted, all that ever were, as `fit_transform` sees them: no row sees itself."""
+        return self.encode(cells)
+
+    @abstractmethod
+    def labels(self, name: str) -> list[str]:
+        """A name for each column, in their order; they begin with the field's name. (size,)"""
+
+    @abstractmethod
+    def decode(self, X: csr_array) -> pd.Series[Any] | None:
+        """The cells that encoded rows (n_rows, size) stand for; None if nothing leads back."""
+
+    @abstractmethod
+    def to_state(self) -> State:
+        """All that `encode` and `count` need, as a JSON-able dict and arrays."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, name: str, encoder: Any, meta: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """The column that `to_state` wrote. Raises ValueError for anything malformed."""
 
 
 def _share(mask: npt.NDArray[np.bool_]) -> float:
     return float(mask.mean()) if mask.size else 0.0
 
 
-def _stack(blocks: Sequence[tuple[int, Block]], n_rows: int, n_columns: int) -> csr_array:
-    """The blocks side by side, each with its first column, in rising order."""
+def _stack(blocks: Sequence[tuple[int | Ints, Block]], n_rows: int, n_columns: int) -> csr_array:
+    """The blocks side by side, each with its first column, or with all of them where a field has grown."""
     per_row = np.zeros(n_rows, np.int64)
     for _, block in blocks:
         per_row += 1 if block.counts is None else block.counts
@@ -44,18 +115,28 @@ def _stack(blocks: Sequence[tuple[int, Block]], n_rows: int, n_columns: int) -> 
     np.cumsum(per_row, out=indptr[1:])
     nnz, limit = int(indptr[-1]), np.iinfo(np.int32).max
     dtype = np.int64 if max(nnz, n_columns) > limit else np.int32
-    indices, data = np.empty(nnz, dtype), np.empty(nnz, np.float32)
+    indices, data = np.empty(nnz, dtype), np.ones(nnz, np.float32)
+    table = all(block.counts is None for _, block in blocks)
     free = indptr[:-1].copy()  # the next free place of each row
-    for first, block in blocks:
-        if block.counts is None:
+    for i, (columns, block) in enumerate(blocks):
+        places: Any
+        if table:
+            places = slice(i, None, len(blocks))
+        elif block.counts is None:
             places = free
         else:
-            before = np.cumsum(block.counts) - block.counts
+            before = np.cumsum(block.counts, dtype=np.int64) - block.counts
             places = np.repeat(free - before, block.counts) + np.arange(len(block.indices))
-        indices[places] = block.indices + first
-        data[places] = block.data
+        if isinstance(columns, int):
+            indices[places] = np.add(block.indices, columns, dtype=dtype)
+        else:
+            indices[places] = columns[block.indices]
+        if block.data is not None:
+            data[places] = block.data
         free += 1 if block.counts is None else block.counts
     X = csr_array((data, indices, indptr.astype(dtype)), shape=(n_rows, n_columns))
+    if not all(isinstance(columns, int) for columns, _ in blocks):
+        X.sort_indices()
     X.has_canonical_format = True
     return X
 

@@ -1,9 +1,10 @@
-"""The frame: `FrameEncoder` gives each column its encoder and stacks their blocks."""
+"""The frame: `FrameEncoder` gives each field its encoder and stacks their blocks."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import chain
 from numbers import Integral
@@ -15,15 +16,14 @@ import pandas as pd
 from pandas.api import types
 from scipy.sparse import csr_array, issparse
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from .field import Block, Frame, State, _entry, _expect_keys, _short, _stack
+from .field import Block, Column, Frame, Ints, State, _array, _entry, _expect_keys, _short, _stack
 from .levels import MultiHot, OneHot, _Levels
 from .numeric import Numeric, _Number
 
 ColumnEncoder = OneHot | MultiHot | Numeric
-_Column = _Levels | _Number
-_ENCODERS: dict[type[ColumnEncoder], type[_Column]] = {OneHot: _Levels, MultiHot: _Levels, Numeric: _Number}
+_ENCODERS: dict[type[ColumnEncoder], type[Column]] = {OneHot: _Levels, MultiHot: _Levels, Numeric: _Number}
 _BY_NAME = {encoder.__name__: encoder for encoder in _ENCODERS}
 
 
@@ -32,18 +32,21 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    columns : dict of str to OneHot, MultiHot or Numeric, or None
-        The columns to encode and how, in the order of the output; other columns of the frame are ignored.
-        None chooses by dtype: text, object, category and boolean columns are OneHot, floats are Numeric, and
-        so are integers unless a OneHot column stands beside them. There an integer may be an id, so it is
-        refused and must be named. The columns of an array are called x0, x1, ...
+    columns : dict of str to an encoder such as OneHot(), or None
+        The fields in the order of the output, and how each is encoded. A field is the input column of that name,
+        or has a name of your own where its encoder names the columns it reads, as `Cross` does; other columns of
+        the frame are ignored. None chooses by dtype: text, object, category and boolean columns are OneHot,
+        floats are Numeric, and so are integers unless a OneHot column stands beside them. There an integer may
+        be an id, so it is refused and must be named. The columns of an array are called x0, x1, ...
 
     Attributes
     ----------
     columns_ : dict of str to fitted column
-    field_names_ : list of str, one per encoded column
+    field_names_ : list of str
     fields_ : (n_features_out_,) int32, the field of each output column
-    n_features_in_, n_features_out_ : int, encoded input columns and output columns
+    buckets_ : (n_features_out_,) int32, the column its field gives to unknown levels, -1 where there is none;
+        with these `FMParams.grow` finds a start for the columns that partial_fit appended
+    n_features_in_, n_features_out_ : int, input columns that are read, and output columns
     feature_names_in_ : (n_features_in_,) object, only if fitted on a frame with column names
     unknown_report_ : DataFrame, see there
 
@@ -52,10 +55,11 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     ValueError
         for an absent column, a wrong option, a level or value that the column's encoder refuses.
     TypeError
-        for cells that its encoder cannot read, sparse input, and frames other than pandas'.
+        for cells that its encoder cannot read, sparse input, and input that is neither frame nor array.
 
-    Every error names the column. Levels that training never saw are encoded as the column's `unknown` says,
-    missing cells (None, NaN, NaT, pandas.NA) as its `missing` says.
+    Frames are pandas', or any that speak Arrow: polars, pyarrow, DuckDB and others (they need pyarrow: `pip install
+    sparsefm[arrow]`). Every error names the column. Levels that training never saw are encoded as the column's
+    `unknown` says, missing cells (None, NaN, NaT, pandas.NA) as its `missing` says.
 
     Examples
     --------
@@ -93,19 +97,57 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.columns = columns
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn the levels, means and deviations of a frame or array of shape (n_samples, n_columns)."""
+        """Learn what a frame or array (n_samples, n_columns) holds. y: (n_samples,) target, for `TargetStats`."""
         self._fit(X, y)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> csr_array:
-        """Fit and encode the training rows. (n_samples, n_features_out_) csr_array, float32, int32."""
+        """Fit and encode the training rows. (n_samples, n_features_out_) csr_array, float32, int32.
+
+        Encoders that look at other rows (`History`, `TargetStats`, `Counts`) leave out a row's own here, so this
+        is not fit followed by transform.
+        """
         n_rows, blocks = self._fit(X, y)
         return self._assemble(n_rows, blocks)
+
+    def fit_stream(self, frames: Iterable[Any], *, target: str | None = None) -> Self:
+        """Fit on frames that come one by one, to the same result as on all of their rows together.
+
+        target: the column that holds y, for `TargetStats`. The order of levels, `min_count` and `max_levels` are
+        those of the whole; means and deviations are, to rounding. Raises ValueError if no frame comes.
+        """
+        fitted: dict[str, Column] = {}
+        for X in frames:
+            frame, _ = self._open(X, reset=not fitted)
+            if not fitted:
+                fitted = self._columns(frame)
+                names = _named(X, fitted)
+            y = None if target is None else _target(frame, target)
+            _count(fitted, _read(fitted, frame), y)
+        if not fitted:
+            raise ValueError("frames is empty: there is nothing to fit")
+        self._settle(fitted, named=names)
+        self._note({})
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Learn more rows: new levels become new columns behind all others, and no column ever moves.
+
+        What a column stands for stays too: the mean and deviation of `Numeric` and the bins of `Binned` are
+        those of the first fit. Levels that were too rare for `min_count` go on counting. Without a fit before,
+        this is the first.
+        """
+        if not hasattr(self, "columns_"):
+            return self.fit(X, y)
+        frame, n_rows = self._open(X, reset=False)
+        _count(self.columns_, _read(self.columns_, frame), _labels(y, n_rows))
+        self._settle(self.columns_)
+        return self
 
     def transform(self, X: Any, *, columns: Collection[str] | None = None) -> csr_array:
         """Encode with all that was fitted. (n_samples, n_features_out_) csr_array, float32, int32.
 
-        columns: the input columns to encode. The fields of the others stay empty, and X need not have them.
+        columns: the fields to encode. The others stay empty, and X need not have their columns.
         """
         check_is_fitted(self, "columns_")
         if isinstance(columns, str):
@@ -115,9 +157,9 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if absent:
             raise ValueError(f"not among the encoded columns: {absent}; these are {_listed(self.columns_)}")
         frame, n_rows = self._open(X, reset=False, by_name=columns is not None)
-        _require(frame, chosen)
-        encoded = set(chosen)
-        blocks = {name: column.encode(frame) for name, column in self.columns_.items() if name in encoded}
+        fields = {name: column for name, column in self.columns_.items() if name in set(chosen)}
+        _require(frame, chain.from_iterable(f.sources if columns is None else f.essential for f in fields.values()))
+        blocks = {name: column.encode(column.read(frame)) for name, column in fields.items()}
         return self._assemble(n_rows, blocks)
 
     def inverse_transform(self, X: Any) -> pd.DataFrame:
@@ -126,7 +168,9 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Levels come back as they were given (integral floats as integers), numbers as float32. What the
         encoding does not keep: an unknown level is None (MultiHot: left out of its cell), as is a missing or
         empty cell; a text or datetime column shows both as NaN or NaT. A MultiHot cell is text if it has a
-        `sep`, else a list, its levels in the order of their columns. A number without an entry is the mean.
+        `sep`, else a list, its levels in the order of their columns. A number without an entry is the mean, a
+        clipped one is its limit, a binned one is the name of its bin. Fields from which nothing leads back,
+        such as hashes and statistics of labels, are left out.
         """
         check_is_fitted(self, "columns_")
         if not issparse(X):
@@ -136,23 +180,25 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"X has {X.shape[1]} columns, the encoder made {self.n_features_out_}")
         X.sum_duplicates()
         X.eliminate_zeros()
-        starts = self._starts
-        parts = {n: c.decode(X[:, starts[n] : starts[n] + c.size]) for n, c in self.columns_.items()}
-        return pd.DataFrame(parts)
+        parts = {name: column.decode(X[:, self._slice(name)]) for name, column in self.columns_.items()}
+        return pd.DataFrame({name: part for name, part in parts.items() if part is not None})
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
         """Output column names: "user_id=196", "user_id=<unknown>", "age". (n_features_out_,) object"""
         check_is_fitted(self, "columns_")
-        names = self.field_names_ if input_features is None else list(input_features)
+        names = self._sources if input_features is None else list(input_features)
         if len(names) != self.n_features_in_:
             raise ValueError(
                 f"input_features should have length equal to number of features ({self.n_features_in_}), "
                 f"got {len(names)}"
             )
-        if hasattr(self, "feature_names_in_") and names != self.field_names_:
+        if hasattr(self, "feature_names_in_") and names != self._sources:
             raise ValueError("input_features is not equal to feature_names_in_")
-        labels = (column.labels(name) for name, column in zip(names, self.columns_.values(), strict=True))
-        return np.array(list(chain.from_iterable(labels)), dtype=object)
+        called = dict(zip(self._sources, names, strict=True))
+        out = np.empty(self.n_features_out_, object)
+        for name, column in self.columns_.items():
+            out[self._slice(name)] = column.labels(called.get(name, name))
+        return out
 
     @property
     def unknown_report_(self) -> pd.DataFrame:
@@ -164,31 +210,36 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def to_state(self) -> State:
         """A JSON-able dict and named C-contiguous arrays (int64, uint8) that `from_state` reads."""
         check_is_fitted(self, "columns_")
-        columns, arrays = [], {}
+        columns: list[dict[str, Any]] = []
+        arrays: dict[str, npt.NDArray[Any]] = {"runs": np.array(self._runs, np.int64).ravel()}
         for i, (name, column) in enumerate(self.columns_.items()):
-            options = {k: int(v) if isinstance(v, Integral) else v for k, v in asdict(column.encoder).items()}
+            options = {key: _plain(value) for key, value in asdict(column.encoder).items()}
             state, own = column.to_state()
             encoder = type(column.encoder).__name__
             columns.append({"name": name, "encoder": encoder, "options": options, "state": state})
             arrays.update({f"{i}.{key}": array for key, array in own.items()})
         named, chosen = hasattr(self, "feature_names_in_"), self.columns is None
-        return {"version": 1, "named": named, "chosen": chosen, "columns": columns}, arrays
+        return {"version": 2, "named": named, "chosen": chosen, "columns": columns}, arrays
 
     @classmethod
     def from_state(cls, meta: Any, arrays: Any) -> Self:
         """The fitted encoder that `to_state` wrote. Raises ValueError for anything malformed."""
         _expect_keys(meta, ["version", "named", "chosen", "columns"])
-        if _entry(meta, "version", int) != 1:
-            raise ValueError(f"encoder state of version {meta['version']}; this release reads version 1")
+        if _entry(meta, "version", int) != 2:
+            raise ValueError(f"encoder state of version {meta['version']}; this release reads version 2")
         parts: list[dict[str, npt.NDArray[Any]]] = [{} for _ in _entry(meta, "columns", list)]
         if not isinstance(arrays, Mapping):
             raise ValueError(f"encoder arrays must be a dict, got {type(arrays).__name__}")
+        if "runs" not in arrays:
+            raise ValueError("encoder state without the array 'runs'")
         for key, array in arrays.items():
+            if key == "runs":
+                continue
             match = re.fullmatch(r"(0|[1-9][0-9]{0,8})\.([a-z]+)", key) if isinstance(key, str) else None
             if match is None or int(match[1]) >= len(parts):
                 raise ValueError(f"unexpected array {_short(key)} for {len(parts)} columns")
             parts[int(match[1])][match[2]] = array
-        fitted: dict[str, _Column] = {}
+        fitted: dict[str, Column] = {}
         for entry, own in zip(meta["columns"], parts, strict=True):
             _expect_keys(entry, ["name", "encoder", "options", "state"])
             name, kind = _entry(entry, "name", str), _entry(entry, "encoder", str)
@@ -196,7 +247,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 raise ValueError(f"column {_short(name)} is repeated or of unknown encoder {_short(kind)}")
             options = _entry(entry, "options", dict)
             _expect_keys(options, [field.name for field in fields(_BY_NAME[kind])])
-            encoder = _BY_NAME[kind](**options)
+            encoder = _BY_NAME[kind](**{key: _tuples(value) for key, value in options.items()})
             encoder._check(name)
             state = _entry(entry, "state", dict)
             fitted[name] = _ENCODERS[type(encoder)].from_state(name, encoder, state, own)
@@ -204,7 +255,11 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError("encoder state without columns")
         chosen, named = _entry(meta, "chosen", bool), _entry(meta, "named", bool)
         self = cls(None if chosen else {name: column.encoder for name, column in fitted.items()})
-        self._settle(fitted, {}, named=named)
+        self.columns_ = fitted
+        _join(fitted, check=True)
+        self._lay_out(_checked_runs(_array(arrays, "runs", np.int64), [column.size for column in fitted.values()]))
+        self._name(named)
+        self._note({})
         return self
 
     def __sklearn_tags__(self) -> Any:
@@ -213,62 +268,205 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags.transformer_tags.preserves_dtype = []  # float32 whatever comes in
         return tags
 
+    def _columns(self, frame: Frame) -> dict[str, Column]:
+        """Columns with nothing counted, for a frame that has what they need."""
+        encoders = _choose(frame) if self.columns is None else _checked(self.columns)
+        fresh = {name: _ENCODERS[type(encoder)](name, encoder) for name, encoder in encoders.items()}
+        _join(fresh)
+        return fresh
+
     def _fit(self, X: Any, y: Any) -> tuple[int, dict[str, Block]]:
         frame, n_rows = self._open(X, reset=True)
-        if y is not None:
-            check_consistent_length(X, y)
-        encoders = _choose(frame) if self.columns is None else _checked(self.columns)
-        _require(frame, encoders)
-        fitted: dict[str, _Column] = {}
+        fresh, y = self._columns(frame), _labels(y, n_rows)
+        _require(frame, chain.from_iterable(column.sources for column in fresh.values()))
         blocks: dict[str, Block] = {}
-        for name, encoder in encoders.items():
-            fitted[name], blocks[name] = _ENCODERS[type(encoder)].fit(name, encoder, frame, y)
-        self._settle(fitted, blocks, named=isinstance(X, pd.DataFrame) and set(fitted) <= set(X.columns))
-        return n_rows, blocks
+        for group in _groups(fresh):  # one after the other, so that only one's cells are held
+            read = {name: column.read(frame) for name, column in group.items()}
+            _count(group, read, y)
+            for column in group.values():
+                column.settle()
+            blocks |= {name: column.encode_training(read.pop(name), y) for name, column in group.items()}
+        self._settle(fresh, named=_named(X, fresh))
+        self._note(blocks)
+        return n_rows, {name: blocks[name] for name in fresh}
 
-    def _settle(self, fitted: dict[str, _Column], blocks: dict[str, Block], *, named: bool) -> None:
-        self.columns_ = fitted
-        self.field_names_ = list(fitted)
-        sizes = [column.size for column in fitted.values()]
-        self.fields_ = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-        self.n_features_in_, self.n_features_out_ = len(sizes), sum(sizes)
-        self._starts = dict(zip(fitted, np.cumsum([0, *sizes]).tolist(), strict=False))
+    def _settle(self, columns: dict[str, Column], *, named: bool | None = None) -> None:
+        """Turn what was counted into columns; those that are new come last."""
+        for column in columns.values():
+            column.settle()
+        runs = self._runs if named is None else []
+        had = [sum(length for field, length in runs if field == i) for i in range(len(columns))]
+        grown = [(i, column.size - size) for i, (column, size) in enumerate(zip(columns.values(), had, strict=True))]
+        self.columns_ = columns
+        self._lay_out([*runs, *(run for run in grown if run[1])])
+        if named is not None:
+            self._name(named)
+
+    def _lay_out(self, runs: list[tuple[int, int]]) -> None:
+        """Give the fields their columns. runs: (field, number of columns) from the first column to the last."""
+        self._runs = runs
+        self.field_names_ = list(self.columns_)
+        fields, lengths = np.array(runs, np.int64).reshape(-1, 2).T
+        self.fields_ = np.repeat(fields.astype(np.int32), lengths)
+        self.n_features_out_ = len(self.fields_)
+        starts = np.cumsum(lengths) - lengths
+        own = {name: np.flatnonzero(fields == i) for i, name in enumerate(self.columns_)}
+        self._places: dict[str, int | Ints] = {}
+        for name, parts in own.items():
+            spans = [np.arange(starts[i], starts[i] + lengths[i]) for i in parts]
+            self._places[name] = (
+                int(starts[parts[0]]) if len(parts) == 1 else np.concatenate([*spans, np.empty(0, int)])
+            )
+        self._sources = list(dict.fromkeys(chain.from_iterable(c.sources for c in self.columns_.values())))
+        self.n_features_in_ = len(self._sources)
+
+    def _slice(self, name: str) -> slice | Ints:
+        """The output columns of a field."""
+        places = self._places[name]
+        return slice(places, places + self.columns_[name].size) if isinstance(places, int) else places
+
+    @property
+    def buckets_(self) -> npt.NDArray[np.int32]:
+        check_is_fitted(self, "columns_")
+        buckets = np.full(len(self.columns_), -1, np.int32)
+        for i, (name, column) in enumerate(self.columns_.items()):
+            if column.bucket >= 0:
+                places = self._places[name]
+                buckets[i] = places + column.bucket if isinstance(places, int) else places[column.bucket]
+        return buckets[self.fields_]
+
+    def _name(self, named: bool) -> None:
         if named:
-            self.feature_names_in_ = np.array(list(fitted), dtype=object)
+            self.feature_names_in_ = np.array(self._sources, dtype=object)
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
-        self._note(blocks)
 
     def _note(self, blocks: Mapping[str, Block]) -> None:
         self._report = {name: [block.unknown, block.missing] for name, block in blocks.items()}
 
     def _assemble(self, n_rows: int, blocks: dict[str, Block]) -> csr_array:
         self._note(blocks)
-        return _stack([(self._starts[name], b) for name, b in blocks.items()], n_rows, self.n_features_out_)
+        return _stack([(self._places[name], b) for name, b in blocks.items()], n_rows, self.n_features_out_)
 
     def _open(self, X: Any, *, reset: bool, by_name: bool = False) -> tuple[dict[str, pd.Series[Any]], int]:
         """The columns of X by name and the number of rows."""
+        names: list[Any] = []
         if isinstance(X, pd.DataFrame):
-            repeated = list(X.columns[X.columns.duplicated()].unique())
-            if repeated:
-                raise ValueError(f"column names must be unique, the frame repeats {_listed(repeated)}")
-            if reset and 0 in X.shape:
-                raise ValueError(f"the frame has shape {X.shape}, a minimum of 1 row and 1 column is required")
-            series = [X.iloc[:, i] for i in range(X.shape[1])]
-            names = list(X.columns)
+            names, series = list(X.columns), [X.iloc[:, i] for i in range(X.shape[1])]
+        elif hasattr(X, "__arrow_c_stream__"):
+            names, series = _from_arrow(X)
+        elif hasattr(X, "__dataframe__"):
+            raise TypeError(f"a frame must be pandas' or one that exports Arrow (__arrow_c_stream__), got {type(X)}")
         else:
-            if hasattr(X, "__dataframe__") or hasattr(X, "__arrow_c_stream__"):
-                raise TypeError(f"a frame must be a pandas.DataFrame, got {type(X)}")
             rows = int(reset)  # fit needs one
             X = check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=rows, estimator=self)
             series = [pd.Series(X[:, i]).infer_objects() for i in range(X.shape[1])]
-            names = []
+        n_rows = len(series[0]) if series else 0
+        if reset and (n_rows == 0 or not series):
+            raise ValueError(
+                f"the frame has shape {(n_rows, len(series))}, a minimum of 1 row and 1 column is required"
+            )
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            raise ValueError(f"column names must be unique, the frame repeats {_listed(repeated)}")
         if self.columns is None and not by_name:
             validate_data(self, X, reset=reset, skip_check_array=True)
             names = names if reset else self.field_names_
         if not any(isinstance(name, str) for name in names):
             names = [f"x{i}" for i in range(len(series))]
-        return dict(zip(names, series, strict=True)), X.shape[0]
+        return dict(zip(names, series, strict=True)), n_rows
+
+
+def _from_arrow(X: Any) -> tuple[list[str], list[pd.Series[Any]]]:
+    """Names and columns of a frame that exports Arrow; text and numbers stay where they are."""
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise ImportError(f"a {type(X).__name__} is read with pyarrow: pip install sparsefm[arrow]") from None
+    table = pa.table(X)
+    series: list[pd.Series[Any]] = []
+    for column in table.columns:
+        kind = column.type
+        if pa.types.is_dictionary(kind) or pa.types.is_nested(kind) or pa.types.is_null(kind):
+            series.append(column.to_pandas())
+            continue
+        if pa.types.is_date(kind):
+            column = column.cast(pa.timestamp("us"))
+        elif pa.types.is_string_view(kind):
+            column = column.cast(pa.large_string())
+        series.append(pd.Series(pd.arrays.ArrowExtensionArray(column)))
+    return table.column_names, series
+
+
+def _groups(columns: dict[str, Column]) -> list[dict[str, Column]]:
+    """The columns one by one, those that share a vocabulary together."""
+    groups: dict[tuple[str, bool], dict[str, Column]] = {}
+    for name, column in columns.items():
+        shared = getattr(column.encoder, "vocabulary", None)
+        groups.setdefault((name, False) if shared is None else (shared, True), {})[name] = column
+    return list(groups.values())
+
+
+def _join(columns: dict[str, Column], *, check: bool = False) -> None:
+    """Let columns that name the same vocabulary share it. check: they come from a file, are they equal?"""
+    for group in _groups(columns):
+        first, *others = group.values()
+        for other in others:
+            assert isinstance(first, _Levels)  # only their encoders can share
+            assert isinstance(other, _Levels)
+            if check and other.vocabulary.levels != first.vocabulary.levels:
+                raise ValueError(f"columns {first.name!r} and {other.name!r} share a vocabulary and differ in it")
+            other.share(first)
+
+
+def _read(columns: Mapping[str, Column], frame: Frame) -> dict[str, Any]:
+    _require(frame, chain.from_iterable(column.sources for column in columns.values()))
+    return {name: column.read(frame) for name, column in columns.items()}
+
+
+def _count(columns: Mapping[str, Column], read: Mapping[str, Any], y: npt.NDArray[Any] | None) -> None:
+    for name, column in columns.items():
+        column.count(read[name], y)
+
+
+def _labels(y: Any, n_rows: int) -> npt.NDArray[Any] | None:
+    if y is None:
+        return None
+    values: npt.NDArray[Any] = np.asarray(y)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1 or len(values) != n_rows:
+        raise ValueError(f"y must have one value for each of the {n_rows} rows, got shape {values.shape}")
+    return values
+
+
+def _target(frame: Frame, target: str) -> npt.NDArray[Any]:
+    _require(frame, [target])
+    return np.asarray(frame[target])
+
+
+def _named(X: Any, columns: Mapping[str, Column]) -> bool:
+    """Was the encoder fitted on columns that have names of their own?"""
+    names = list(X.columns) if isinstance(X, pd.DataFrame) else getattr(X, "column_names", getattr(X, "columns", []))
+    return {source for column in columns.values() for source in column.sources} <= set(names)
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
+
+
+def _tuples(value: Any) -> Any:
+    """JSON knows lists only; specifications are frozen."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _checked_runs(runs: Ints, sizes: Sequence[int]) -> list[tuple[int, int]]:
+    pairs = runs.reshape(-1, 2) if len(runs) % 2 == 0 else np.full((1, 2), -1)
+    if (pairs < 0).any() or (pairs[:, 0] >= len(sizes)).any() or (pairs[:, 1] > max(sizes)).any():
+        raise ValueError("array 'runs' must hold pairs of a field and its number of columns")
+    if np.bincount(pairs[:, 0], pairs[:, 1], minlength=len(sizes)).tolist() != list(sizes):
+        raise ValueError("array 'runs' and the columns do not belong together")
+    return [(field, length) for field, length in pairs.tolist()]
 
 
 def _listed(names: Iterable[object]) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from itertools import chain
+from itertools import chain, compress
 from numbers import Integral
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,21 @@ import pandas as pd
 from pandas.api import types
 from scipy.sparse import csr_array
 
-from .field import MISSING, UNKNOWN, Block, Frame, Ints, State, _check_choice, _entry, _expect_keys, _share, _short
+from .field import (
+    MISSING,
+    UNKNOWN,
+    Block,
+    Column,
+    Frame,
+    Ints,
+    State,
+    _array,
+    _check_choice,
+    _entry,
+    _expect_keys,
+    _share,
+    _short,
+)
 from .vocabulary import Level, Vocabulary, _factorize, _zone
 
 
@@ -24,9 +38,10 @@ class Cells(NamedTuple):
 
     codes: Ints  # (n_rows,) the distinct cell of each row, -1 where missing
     cell: Ints  # (n_pairs,) a distinct cell ...
-    level: Ints  # (n_pairs,) ... and one of its levels
+    level: Ints  # (n_pairs,) ... and one of its levels; with OneHot every cell is its level
     n_cells: int
     levels: list[Level]
+    zone: str  # the time zone of a datetime column
 
 
 def _check_levels(encoder: OneHot | MultiHot, column: str) -> None:
@@ -41,6 +56,8 @@ def _check_levels(encoder: OneHot | MultiHot, column: str) -> None:
             f"column {column!r}: unknown='error' would refuse the rare levels of the training data itself; "
             "leave min_count and max_levels alone or choose unknown='bucket' or 'ignore'"
         )
+    if encoder.vocabulary is not None and not isinstance(encoder.vocabulary, str):
+        raise ValueError(f"column {column!r}: vocabulary must be a name or None, got {_short(encoder.vocabulary)}")
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,10 @@ class OneHot:
         nothing does.
     missing : {"own", "ignore", "error"}
         None, NaN, NaT or pandas.NA: a column of their own; no entry; ValueError.
+    vocabulary : str or None
+        Columns that give the same name here know the same levels in the same order, those of all of them
+        together, and count them together for `min_count` and `max_levels`, which must be equal. Each still
+        has columns of its own in the output: a home team is not the same feature as a guest.
 
     Levels are strings, numbers, booleans or datetimes, in the order of their first appearance. An integral
     float is its integer: 1.0 and 1 are one level, "1" and True are others.
@@ -69,6 +90,7 @@ class OneHot:
     max_levels: int | None = None
     unknown: Literal["bucket", "ignore", "error"] = "bucket"
     missing: Literal["own", "ignore", "error"] = "own"
+    vocabulary: str | None = None
 
     def _check(self, column: str) -> None:
         _check_levels(self, column)
@@ -76,7 +98,7 @@ class OneHot:
     def _read(self, cells: pd.Series[Any], column: str) -> Cells:
         codes, levels = _factorize(cells, column)
         each = np.arange(len(levels), dtype=np.int64)
-        return Cells(codes, each, each, len(levels), levels)
+        return Cells(codes, each, each, len(levels), levels, _zone(getattr(cells.dtype, "tz", None)))
 
 
 @dataclass(frozen=True)
@@ -93,7 +115,7 @@ class MultiHot:
         What separates the levels of a text cell, as in "Action|Comedy"; nothing else is stripped.
     weight : {"sqrt", None}
         "sqrt": each of a cell's n entries is 1/√n, so that every cell has length 1. None: each is 1.
-    min_count, max_levels, unknown, missing
+    min_count, max_levels, unknown, missing, vocabulary
         As in `OneHot`. The unknown levels of a cell share one entry in the bucket.
     """
 
@@ -104,6 +126,7 @@ class MultiHot:
     max_levels: int | None = None
     unknown: Literal["bucket", "ignore", "error"] = "bucket"
     missing: Literal["own", "ignore", "error"] = "own"
+    vocabulary: str | None = None
 
     def _check(self, column: str) -> None:
         _check_levels(self, column)
@@ -125,7 +148,7 @@ class MultiHot:
         cell = np.repeat(np.arange(len(members)), [len(m) for m in members])
         pairs = np.unique(cell[level >= 0] * max(len(levels), 1) + level[level >= 0])
         cell, level = np.divmod(pairs, max(len(levels), 1))
-        return Cells(codes, cell, level, len(members), levels)
+        return Cells(codes, cell, level, len(members), levels, "UTC")
 
     def _members(self, cell: object, column: str) -> Sequence[object]:
         if isinstance(cell, str) and self.sep is not None:
@@ -143,41 +166,132 @@ class MultiHot:
         )
 
 
-class _Levels:
+class _LevelTable:
+    """The levels counted so far: those frequent enough are in the vocabulary, the others wait.
+
+    Chunks counted one by one and settled once give the vocabulary of the whole. After that, levels that are new
+    or have become frequent enough come behind those that are there.
+    """
+
+    def __init__(self, min_count: int, max_levels: int | None) -> None:
+        self.min_count, self.max_levels = min_count, max_levels
+        self.vocabulary, self.waiting = Vocabulary(), Vocabulary()
+        self.counts = np.zeros(0, np.int64)  # of the waiting levels
+
+    @property
+    def room(self) -> int | None:
+        return None if self.max_levels is None else self.max_levels - len(self.vocabulary)
+
+    def count(self, levels: Sequence[Level], counts: Ints) -> None:
+        if self.room == 0:
+            return
+        if len(self.vocabulary):
+            absent = self.vocabulary.numbers(levels) < 0
+            levels, counts = list(compress(levels, absent)), counts[absent]
+        numbers = self.waiting.numbers(levels) if len(self.waiting) else np.full(len(levels), -1)
+        fresh = numbers < 0
+        numbers[fresh] = np.arange(fresh.sum()) + len(self.waiting)
+        self.waiting.extend(compress(levels, fresh))
+        self.counts = np.append(self.counts, np.zeros(int(fresh.sum()), np.int64))
+        self.counts[numbers] += counts
+
+    def settle(self, column: str) -> None:
+        kept = np.flatnonzero(self.counts >= self.min_count)
+        if self.room is not None:
+            kept = np.sort(kept[np.argsort(-self.counts[kept], kind="stable")[: self.room]])
+        if len(kept) == 0:
+            return
+        stays = np.ones(len(self.counts), np.bool_)
+        stays[kept] = False
+        levels = [self.waiting.levels[i] for i in kept]
+        stamps = {
+            level.tz is None for level in chain(levels, self.vocabulary.levels[:1]) if isinstance(level, pd.Timestamp)
+        }
+        if stamps:
+            kinds = set(map(type, chain(levels, self.vocabulary.levels[:1])))
+            if len(stamps) > 1 or kinds != {pd.Timestamp}:
+                raise TypeError(f"column {column!r} mixes datetimes with other levels, or naive and aware ones")
+            alike = pd.DatetimeIndex(cast(Any, [*self.vocabulary.levels, *levels]))  # of one unit
+            self.vocabulary = Vocabulary(alike.tolist(), self.vocabulary.zone)
+        elif stays.any() or len(self.vocabulary):
+            self.vocabulary.extend(levels)
+        else:
+            self.vocabulary = self.waiting
+        self.waiting = Vocabulary(() if self.room == 0 else compress(self.waiting.levels, stays))
+        self.counts = self.counts[stays] if len(self.waiting) else np.zeros(0, np.int64)
+
+
+class _Levels(Column):
     """A fitted `OneHot` or `MultiHot`: its vocabulary behind the special columns."""
 
-    def __init__(self, name: str, encoder: OneHot | MultiHot, vocabulary: Vocabulary) -> None:
-        self.name, self.encoder, self.vocabulary = name, encoder, vocabulary
+    def __init__(self, name: str, encoder: OneHot | MultiHot) -> None:
+        super().__init__(name, encoder)
         self.special = [UNKNOWN] * (encoder.unknown == "bucket") + [MISSING] * (encoder.missing == "own")
-        self.size = len(self.special) + len(vocabulary)
+        self.table = _LevelTable(encoder.min_count, encoder.max_levels)
+        self.size = 0
 
-    @classmethod
-    def fit(cls, name: str, encoder: Any, frame: Frame, y: object) -> tuple[_Levels, Block]:
-        cells = encoder._read(frame[name], name)
+    @property
+    def bucket(self) -> int:
+        return self._place(UNKNOWN)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.table.vocabulary
+
+    def share(self, other: _Levels) -> None:
+        """Use the other column's vocabulary; they must agree on what is frequent."""
+        ours, theirs = ((t.min_count, t.max_levels) for t in (self.table, other.table))
+        if ours != theirs:
+            raise ValueError(
+                f"columns {other.name!r} and {self.name!r} share the vocabulary {self.encoder.vocabulary!r}, so their "
+                f"(min_count, max_levels) must be equal, got {theirs} and {ours}"
+            )
+        self.table = other.table
+
+    def read(self, frame: Frame) -> Cells:
+        cells: Cells = self.encoder._read(frame[self.name], self.name)
+        missing = int((cells.codes < 0).sum()) if self.encoder.missing == "error" else 0
+        if missing:
+            raise ValueError(f"column {self.name!r}: {missing} missing value(s), refused by missing='error'")
+        return cells
+
+    def count(self, cells: Cells, y: object) -> None:
         rows = np.bincount(cells.codes[cells.codes >= 0], minlength=cells.n_cells)
-        counts = np.bincount(cells.level, rows[cells.cell], minlength=len(cells.levels))
-        kept = np.flatnonzero(counts >= encoder.min_count)
-        if encoder.max_levels is not None:
-            kept = np.sort(kept[np.argsort(-counts[kept], kind="stable")[: encoder.max_levels]])
-        levels = [cells.levels[i] for i in kept]
-        stamps = {level.tz is None for level in levels if isinstance(level, pd.Timestamp)}
-        if stamps:
-            if len(stamps) > 1 or set(map(type, levels)) != {pd.Timestamp}:
-                raise TypeError(f"column {name!r} mixes datetimes with other levels, or naive and aware ones")
-            levels = pd.DatetimeIndex(cast(Any, levels)).tolist()  # of one unit
-        zone = _zone(getattr(frame[name].dtype, "tz", None))
-        column = cls(name, encoder, Vocabulary(levels, zone))
-        return column, column._encode(cells)
+        if isinstance(self.encoder, MultiHot):
+            rows = np.bincount(cells.level, rows[cells.cell], minlength=len(cells.levels)).astype(np.int64)
+        if not self.table.vocabulary.levels:
+            self.table.vocabulary.zone = self.table.waiting.zone = cells.zone
+        self.table.count(cells.levels, rows)
 
-    def encode(self, frame: Frame) -> Block:
-        return self._encode(self.encoder._read(frame[self.name], self.name))
+    def settle(self) -> None:
+        self.table.settle(self.name)
+        self.size = len(self.special) + len(self.vocabulary)
 
-    def _encode(self, cells: Cells) -> Block:
+    def encode(self, cells: Cells) -> Block:
         numbers = self.vocabulary.numbers(cells.levels)
-        columns = np.where(numbers >= 0, numbers + len(self.special), self._place(UNKNOWN))
-        unknown = np.zeros(cells.n_cells + 1, np.bool_)  # the last cell is the missing one: code -1
-        unknown[cells.cell[numbers[cells.level] < 0]] = True
-        self._refuse(cells, numbers)
+        unknown = numbers < 0
+        if unknown.any():
+            self._refuse(cells, unknown)
+        columns = np.where(unknown, self._place(UNKNOWN), numbers + len(self.special))
+        if isinstance(self.encoder, OneHot):
+            block = self._encode_single(cells.codes, np.append(columns, self._place(MISSING)).astype(np.int32))
+        else:
+            block = self._encode_several(cells, columns)
+        if unknown.any():
+            strange = np.zeros(cells.n_cells + 1, np.bool_)  # the last cell is the missing one: code -1
+            strange[cells.cell[unknown[cells.level]]] = True
+            block = block._replace(unknown=_share(strange[cells.codes]))
+        return block._replace(missing=_share(cells.codes < 0))
+
+    def _encode_single(self, codes: Ints, columns: npt.NDArray[np.int32]) -> Block:
+        indices = columns[codes]
+        if (columns < 0).any():
+            entry = indices >= 0
+            if not entry.all():
+                return Block(entry.astype(np.int8), indices[entry], None, 0.0, 0.0)
+        return Block(None, indices, None, 0.0, 0.0)
+
+    def _encode_several(self, cells: Cells, columns: Ints) -> Block:
         # the entries of each distinct cell, columns sorted
         entry = columns[cells.level]
         pairs = np.unique(cells.cell[entry >= 0] * self.size + entry[entry >= 0])
@@ -185,27 +299,25 @@ class _Levels:
             pairs = np.append(pairs, cells.n_cells * self.size + self._place(MISSING))
         cell, entry = np.divmod(pairs, max(self.size, 1))
         sizes = np.bincount(cell, minlength=cells.n_cells + 1)
-        data = np.ones(len(entry), np.float32)
-        if isinstance(self.encoder, MultiHot) and self.encoder.weight == "sqrt":
-            data = (1 / np.sqrt(sizes[cell])).astype(np.float32)
+        data = (1 / np.sqrt(sizes[cell])).astype(np.float32) if self.encoder.weight == "sqrt" else None
         # the entries of each row
         counts = sizes[cells.codes]
         start = (np.cumsum(sizes) - sizes)[cells.codes]
         single = bool((counts == 1).all())
         if not single:
             start = np.repeat(start - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
-        shares = _share(unknown[cells.codes]), _share(cells.codes < 0)
-        return Block(None if single else counts, entry[start], data[start], *shares)
+        entry = entry.astype(np.int32)
+        return Block(None if single else counts, entry[start], None if data is None else data[start], 0.0, 0.0)
 
     def _place(self, special: str) -> int:
         return self.special.index(special) if special in self.special else -1
 
-    def _refuse(self, cells: Cells, numbers: Ints) -> None:
-        absent = np.flatnonzero(numbers < 0)
-        if self.encoder.unknown == "error" and len(absent):
+    def _refuse(self, cells: Cells, unknown: npt.NDArray[np.bool_]) -> None:
+        absent = np.flatnonzero(unknown)
+        if self.encoder.unknown == "error":
             some = ", ".join(_short(cells.levels[i]) for i in absent[:5]) + ", ..." * (len(absent) > 5)
             raise ValueError(f"column {self.name!r}: {len(absent)} unknown level(s), not seen in fit: {some}")
-        if len(absent) == len(cells.levels) > 0 and len(self.vocabulary) > 0:  # nothing known: are these other ids?
+        if len(absent) == len(cells.levels) and len(self.vocabulary) > 0:  # nothing known: are these other ids?
             fitted, found = (
                 {isinstance(level, str) for level in levels} for levels in (self.vocabulary.levels, cells.levels)
             )
@@ -216,9 +328,6 @@ class _Levels:
                     UserWarning,
                     stacklevel=2,
                 )
-        missing = int((cells.codes < 0).sum())
-        if self.encoder.missing == "error" and missing:
-            raise ValueError(f"column {self.name!r}: {missing} missing value(s), refused by missing='error'")
 
     def labels(self, name: str) -> list[str]:
         return [f"{name}={label}" for label in self.special + self.vocabulary.labels()]
@@ -241,10 +350,32 @@ class _Levels:
         return pd.Series(cells, dtype=object)
 
     def to_state(self) -> State:
-        meta, arrays = self.vocabulary.to_state()
-        return {"vocabulary": meta}, arrays
+        vocabulary, arrays = self.vocabulary.to_state()
+        meta: dict[str, Any] = {"vocabulary": vocabulary}
+        if len(self.table.waiting):
+            meta["waiting"], waiting = self.table.waiting.to_state()
+            arrays |= {"waiting" + key: array for key, array in waiting.items()} | {"counts": self.table.counts}
+        return meta, arrays
 
     @classmethod
-    def from_state(cls, name: str, encoder: Any, meta: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> _Levels:
-        _expect_keys(meta, ["vocabulary"])
-        return cls(name, encoder, Vocabulary.from_state(_entry(meta, "vocabulary", dict), arrays))
+    def from_state(cls, name: str, encoder: Any, meta: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        _expect_keys(meta, ["vocabulary", "waiting"] if "waiting" in meta else ["vocabulary"])
+        self, prefix = cls(name, encoder), "waiting"
+        table = self.table
+        own = {key: array for key, array in arrays.items() if not key.startswith((prefix, "counts"))}
+        table.vocabulary = Vocabulary.from_state(_entry(meta, "vocabulary", dict), own)
+        if prefix in meta:
+            others = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+            _expect_keys(arrays, [*own, *(prefix + key for key in others), "counts"])
+            table.waiting = Vocabulary.from_state(_entry(meta, prefix, dict), others)
+            table.counts = _array(arrays, "counts", np.int64).copy()
+            if len(table.counts) != len(table.waiting) or (table.counts < 1).any():
+                raise ValueError(f"{len(table.waiting)} waiting levels need as many counts above 0")
+            if (table.vocabulary.numbers(table.waiting.levels) >= 0).any():
+                raise ValueError("a level is in the vocabulary and waits to be")
+        else:
+            _expect_keys(arrays, list(own))
+        if table.room is not None and table.room < 0:
+            raise ValueError(f"{len(table.vocabulary)} levels where max_levels is {table.max_levels}")
+        self.size = len(self.special) + len(table.vocabulary)
+        return self

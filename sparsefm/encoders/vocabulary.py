@@ -61,7 +61,8 @@ def _factorize(cells: pd.Series[Any], column: str) -> tuple[Ints, list[Level]]:
         if isinstance(cells.dtype, pd.DatetimeTZDtype):
             cells = cells.dt.tz_convert("UTC")
         codes, index = pd.factorize(cells.to_numpy() if cells.dtype == object else cells)
-        uniques = index.tolist()
+        # Arrow's own tolist makes its objects one by one
+        uniques = (np.asarray(index, object) if types.is_string_dtype(index.dtype) else index).tolist()
     kinds = set(map(type, uniques))
     if kinds <= {str} or (kinds <= {int, pd.Timestamp} and cells.dtype.kind in "iuM"):  # levels already
         return codes.astype(np.int64, copy=False), uniques
@@ -105,13 +106,21 @@ class Vocabulary:
     """
 
     def __init__(self, levels: Iterable[Level] = (), zone: str = "UTC") -> None:
-        self.levels, self.zone = list(levels), zone
-        self._numbers = {key: number for number, key in enumerate(map(_key, self.levels))}
-        if len(self._numbers) != len(self.levels):
-            raise ValueError("a vocabulary holds each level once, got a repeated level")
+        self.levels: list[Level] = []
+        self.zone = zone
+        self._numbers: dict[object, int] = {}
+        self.extend(levels)
 
     def __len__(self) -> int:
         return len(self.levels)
+
+    def extend(self, levels: Iterable[Level]) -> None:
+        """Takes in new levels behind those that are here."""
+        self.levels.extend(levels)
+        first = len(self._numbers)
+        self._numbers.update(zip(map(_key, self.levels[first:]), range(first, len(self.levels)), strict=True))
+        if len(self._numbers) != len(self.levels):
+            raise ValueError("a vocabulary holds each level once, got a repeated level")
 
     def numbers(self, levels: Sequence[Level]) -> Ints:
         """The number of each level, -1 for one that is not here. (n,) int64"""
