@@ -324,14 +324,21 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
                 raise TypeError(f"{name} must be a DataFrame, got {type(frame).__name__}")
             if column not in frame.columns:
                 raise ValueError(f"{name} has no column {column!r}, only {list(frame.columns)}")
-        known = list(self.encoder_.columns_)
-        on_users = [c for c in known if c in contexts.columns]
-        on_items = [c for c in known if c in candidates.columns]
-        both = sorted(set(on_users) & set(on_items))
+        read = {source for column in self.encoder_.columns_.values() for source in column.sources}
+        both = sorted(read & set(contexts.columns) & set(candidates.columns))
         if both:
             raise ValueError(
                 f"columns {both} are in contexts and in candidates: drop each from the side it does not describe"
             )
+        needed = {name: set(column.essential) for name, column in self.encoder_.columns_.items()}
+        on_users = [name for name, sources in needed.items() if sources <= set(contexts.columns)]
+        on_items = [name for name, sources in needed.items() if sources <= set(candidates.columns)]
+        for name, sources in needed.items():
+            if not sources.isdisjoint(contexts.columns) and not sources.isdisjoint(candidates.columns):
+                raise ValueError(
+                    f"field {name!r} reads {sorted(sources)}, of contexts and of candidates together, so a score does "
+                    "not split into their parts: predict such pairs row by row, or fit without this field"
+                )
         if candidates[item].duplicated().any():
             twice = candidates[item][candidates[item].duplicated()].iloc[0]
             raise ValueError(f"candidates has {item} {twice!r} more than once: give one row an item")

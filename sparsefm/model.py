@@ -65,6 +65,34 @@ class FMParams:
     def dtype(self) -> np.dtype[Any]:
         return self.w.dtype
 
+    def grow(self, n_features: int, *, start: Any = None) -> FMParams:
+        """A copy with columns appended: n_features in all, those that are here in their places.
+
+        start: (n_features,) int, for each new column the present one whose weight and factors it begins with, -1
+        for zeros; what it says of present columns is ignored. With `FrameEncoder.buckets_` a level that was
+        unknown until now begins as the unknown ones are scored, so that growing changes no prediction.
+
+        >>> params = FMParams(0.5, np.array([1.0, 2.0]), np.array([[3.0], [4.0]]))
+        >>> params.grow(4, start=[-1, -1, 0, -1]).w
+        array([1., 2., 1., 0.])
+        """
+        present = self.n_features
+        if n_features < present:
+            raise ValueError(f"n_features must be at least the {present} there are, got {n_features}")
+        rows = np.full(n_features, -1) if start is None else np.asarray(start)
+        if rows.shape != (n_features,) or rows.dtype.kind not in "iu":
+            raise ValueError(f"start must hold {n_features} integers, got shape {rows.shape} of {rows.dtype}")
+        rows = rows[present:]
+        if ((rows < -1) | (rows >= present)).any():
+            raise ValueError(
+                f"start must name present columns, 0 to {present - 1}, or -1, got {rows.min()} to {rows.max()}"
+            )
+        w, V = np.zeros(n_features, self.dtype), aligned_zeros((n_features, self.n_factors), self.dtype)
+        w[:present], V[:present] = self.w, self.V
+        copied = np.flatnonzero(rows >= 0)
+        w[present + copied], V[present + copied] = self.w[rows[copied]], self.V[rows[copied]]
+        return FMParams(self.w0, w, V)
+
 
 class Gradient(NamedTuple):
     """Gradient of Σ_i d_i · score_i; w and V have a row for each feature that occurs, and no others."""

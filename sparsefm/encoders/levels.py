@@ -203,13 +203,10 @@ class _LevelTable:
             return
         stays = np.ones(len(self.counts), np.bool_)
         stays[kept] = False
-        levels = [self.waiting.levels[i] for i in kept]
-        stamps = {
-            level.tz is None for level in chain(levels, self.vocabulary.levels[:1]) if isinstance(level, pd.Timestamp)
-        }
-        if stamps:
-            kinds = set(map(type, chain(levels, self.vocabulary.levels[:1])))
-            if len(stamps) > 1 or kinds != {pd.Timestamp}:
+        levels = list(compress(self.waiting.levels, ~stays))
+        kinds = set(map(type, chain(levels, self.vocabulary.levels[:1])))
+        if pd.Timestamp in kinds:
+            if kinds != {pd.Timestamp} or len({cast(Any, level).tz is None for level in levels}) > 1:
                 raise TypeError(f"column {column!r} mixes datetimes with other levels, or naive and aware ones")
             alike = pd.DatetimeIndex(cast(Any, [*self.vocabulary.levels, *levels]))  # of one unit
             self.vocabulary = Vocabulary(alike.tolist(), self.vocabulary.zone)
@@ -256,7 +253,8 @@ class _Levels(Column):
         return cells
 
     def count(self, cells: Cells, y: object) -> None:
-        rows = np.bincount(cells.codes[cells.codes >= 0], minlength=cells.n_cells)
+        present = cells.codes if cells.codes.min(initial=0) >= 0 else cells.codes[cells.codes >= 0]
+        rows = np.bincount(present, minlength=cells.n_cells)
         if isinstance(self.encoder, MultiHot):
             rows = np.bincount(cells.level, rows[cells.cell], minlength=len(cells.levels)).astype(np.int64)
         if not self.table.vocabulary.levels:

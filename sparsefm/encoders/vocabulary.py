@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,17 +54,24 @@ def _key(level: Level) -> object:
     return (level,) if isinstance(level, bool) else level
 
 
+def _keys(levels: Sequence[Level]) -> Iterable[object]:
+    return map(_key, levels) if bool in set(map(type, levels)) else levels
+
+
 def _factorize(cells: pd.Series[Any], column: str) -> tuple[Ints, list[Level]]:
     """Codes (n_rows,), -1 where missing, and the distinct levels in the order of their first appearance."""
-    if cells.dtype == object and types.infer_dtype(cells, skipna=True) in ("mixed", "mixed-integer"):
-        codes, uniques = _factorize_mixed(cells, column)
-    else:
-        if isinstance(cells.dtype, pd.DatetimeTZDtype):
-            cells = cells.dt.tz_convert("UTC")
+    if isinstance(cells.dtype, pd.DatetimeTZDtype):
+        cells = cells.dt.tz_convert("UTC")
+    try:
         codes, index = pd.factorize(cells.to_numpy() if cells.dtype == object else cells)
         # Arrow's own tolist makes its objects one by one
         uniques = (np.asarray(index, object) if types.is_string_dtype(index.dtype) else index).tolist()
-    kinds = set(map(type, uniques))
+        kinds = set(map(type, uniques))
+    except TypeError:  # a cell that is not hashable
+        kinds = {object}
+    if cells.dtype == object and kinds != {str} and types.infer_dtype(cells, skipna=True) in ("mixed", "mixed-integer"):
+        codes, uniques = _factorize_mixed(cells, column)
+        kinds = set(map(type, uniques))
     if kinds <= {str} or (kinds <= {int, pd.Timestamp} and cells.dtype.kind in "iuM"):  # levels already
         return codes.astype(np.int64, copy=False), uniques
     numbers: dict[object, int] = {}
@@ -116,16 +124,17 @@ class Vocabulary:
 
     def extend(self, levels: Iterable[Level]) -> None:
         """Takes in new levels behind those that are here."""
+        first = len(self.levels)
         self.levels.extend(levels)
-        first = len(self._numbers)
-        self._numbers.update(zip(map(_key, self.levels[first:]), range(first, len(self.levels)), strict=True))
+        self._numbers.update(zip(_keys(self.levels[first:]), range(first, len(self.levels)), strict=True))
         if len(self._numbers) != len(self.levels):
             raise ValueError("a vocabulary holds each level once, got a repeated level")
 
     def numbers(self, levels: Sequence[Level]) -> Ints:
         """The number of each level, -1 for one that is not here. (n,) int64"""
-        keys = levels if set(map(type, levels)) <= {str, int, float} else map(_key, levels)
-        return np.fromiter(map(self._numbers.get, keys, repeat(-1)), np.int64, len(levels))
+        if len(levels) == len(self.levels) and all(map(operator.is_, levels, self.levels)):  # of the rows just counted
+            return np.arange(len(levels))
+        return np.fromiter(map(self._numbers.get, _keys(levels), repeat(-1)), np.int64, len(levels))
 
     def labels(self) -> list[str]:
         """The levels as text; strings are quoted where they could be taken for something else."""
