@@ -9,7 +9,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-KERNELS := $(wildcard sparsefm/_kernels/*.pyx sparsefm/_kernels/*.h)
+KERNELS := $(wildcard $(foreach room,_kernels datasets,sparsefm/$(room)/*.pyx sparsefm/$(room)/*.h))
 BUILD := setup.py setup.cfg pyproject.toml constraints.txt
 # the build's own environment is pinned like ours
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
@@ -52,7 +52,7 @@ check: $(VENV)/check test lint types slow wheel min-versions
 lint: $(VENV)/check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint sparsefm/_kernels  # it looks for pycodestyle there
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint sparsefm/_kernels sparsefm/datasets  # it looks for pycodestyle there
 
 types: $(VENV)/check
 	$(BIN)/mypy
@@ -85,4 +85,4 @@ bench: $(VENV)/check
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) build dist out *.egg-info sparsefm/_kernels/*.c sparsefm/_kernels/*.so
+	rm -rf $(VENV) build dist out *.egg-info $(foreach room,_kernels datasets,sparsefm/$(room)/*.c sparsefm/$(room)/*.so)

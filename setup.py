@@ -35,17 +35,21 @@ class BuildKernels(build_ext):
         super().build_extensions()
 
 
+def extension(name, headers):
+    return Extension(
+        f"sparsefm.{name}",
+        [f"sparsefm/{name.replace('.', '/')}.pyx"],
+        depends=headers,
+        define_macros=[("Py_LIMITED_API", "0x030B0000")],
+        py_limited_api=True,
+        extra_compile_args=FLAGS,
+    )
+
+
 setup(
     cmdclass={"build_ext": BuildKernels},
     ext_modules=[
-        Extension(
-            f"sparsefm._kernels.{name}",
-            [f"sparsefm/_kernels/{name}.pyx"],
-            depends=HEADERS,
-            define_macros=[("Py_LIMITED_API", "0x030B0000")],
-            py_limited_api=True,
-            extra_compile_args=FLAGS,
-        )
-        for name in ("isa", "csr", "fm", "dense", "adaptive")
+        *(extension(f"_kernels.{name}", HEADERS) for name in ("isa", "csr", "fm", "dense", "adaptive")),
+        extension("datasets._text", ["sparsefm/datasets/_text.h"]),
     ],
 )

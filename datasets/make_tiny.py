@@ -1,13 +1,16 @@
-"""Write datasets/tiny: one small made-up data set in three of MovieLens' own layouts.
+"""Write datasets/tiny: one small made-up data set in three of MovieLens' own layouts, and two made-up click logs.
 
     python datasets/make_tiny.py
 
 The films and people are invented (sparsefm.datasets.make_ratings), the file formats are real, down to
-latin-1 in two of them. A few titles are made awkward on purpose.
+latin-1 in two of them. A few titles are made awkward on purpose. The click logs are noise, in the layouts of
+Criteo and Avazu.
 """
 
 import csv
 from pathlib import Path
+
+import numpy as np
 
 from sparsefm.datasets import make_ratings
 
@@ -58,6 +61,46 @@ def main() -> None:
     write_csv("ml-latest/links.csv", [("movieId", "imdbId", "tmdbId"), *((i, f"{i:07d}", i) for i, *_ in items)])
     tags = [(u, i, f"seen, {'twice' if r > 3 else 'once'}", t) for u, i, r, t in ratings[:5]]
     write_csv("ml-latest/tags.csv", [("userId", "movieId", "tag", "timestamp"), *tags])
+
+    write("criteo.tsv", ["\t".join(row) for row in criteo(60, np.random.default_rng(0))], "ascii")
+    write("avazu.csv", [",".join(row) for row in avazu(60, np.random.default_rng(0))], "ascii")
+
+
+def criteo(n_rows: int, rng: np.random.Generator) -> list[list[str]]:
+    """Label, 13 counts and 26 hashes of 32 bits, a fifth of counts and hashes missing."""
+    rows = []
+    for _ in range(n_rows):
+        counts = [str(count) for count in rng.negative_binomial(1, 0.05, 13)]
+        counts[1] = str(rng.integers(-2, 100))  # the second count may be negative
+        hashes = [f"{2_654_435_761 * int(level) % 2**32:08x}" for level in rng.zipf(1.5, 26)]
+        known = rng.random(39) < 0.8
+        features = [cell if k else "" for cell, k in zip(counts + hashes, known, strict=True)]
+        rows.append([str(rng.integers(2)), *features])
+    return rows
+
+
+def avazu(n_rows: int, rng: np.random.Generator) -> list[list[str]]:
+    """The header and rows in order of time; half of the ids are beyond int64."""
+    hashed = "site_id site_domain site_category app_id app_domain app_category device_id device_ip device_model"
+    codes = [f"C{i}" for i in range(14, 22)]
+    rows = [["id", "click", "hour", "C1", "banner_pos", *hashed.split(), "device_type", "device_conn_type", *codes]]
+    for hour in np.sort(rng.integers(24, size=n_rows)):
+        rows.append(
+            [
+                str(rng.integers(2**64, dtype=np.uint64)),
+                str(rng.integers(2)),
+                f"141021{hour:02d}",
+                "1005",
+                str(rng.integers(2)),
+                *(f"{2_654_435_761 * int(level) % 2**32:08x}" for level in rng.zipf(1.5, 9)),
+                str(rng.integers(2)),
+                str(rng.integers(3)),
+                *(str(code) for code in rng.integers(15_000, 25_000, 6)),
+                "-1" if rng.random() < 0.5 else str(rng.integers(100_000, 100_200)),
+                str(rng.integers(300)),
+            ]
+        )
+    return rows
 
 
 def write(name: str, lines: list[str], encoding: str) -> None:

@@ -5,20 +5,39 @@ Read data (`datasets`), split it (`splits`), encode it (`FrameEncoder` and its c
 """
 
 from . import datasets, metrics, splits
-from .encoders import FrameEncoder, MultiHot, Numeric, OneHot
+from .encoders import (
+    Binned,
+    Counts,
+    Cross,
+    Date,
+    FrameEncoder,
+    Hashed,
+    History,
+    MultiHot,
+    Numeric,
+    OneHot,
+    TargetStats,
+)
 from .estimators import FMClassifier, FMRegressor, load
 from .persistence import ModelFileError
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Binned",
+    "Counts",
+    "Cross",
+    "Date",
     "FMClassifier",
     "FMRegressor",
     "FrameEncoder",
+    "Hashed",
+    "History",
     "ModelFileError",
     "MultiHot",
     "Numeric",
     "OneHot",
+    "TargetStats",
     "datasets",
     "load",
     "metrics",

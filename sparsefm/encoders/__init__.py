@@ -26,9 +26,26 @@ Each file imports from those above it only:
     frame        `FrameEncoder`, and `_ENCODERS`, which pairs specifications with fitted columns
 """
 
+from .cross import Cross
 from .frame import FrameEncoder
+from .history import History
 from .levels import MultiHot, OneHot
 from .numeric import Numeric
+from .parts import Binned, Date, Hashed
+from .target import Counts, TargetStats
 from .vocabulary import Vocabulary
 
-__all__ = ["FrameEncoder", "MultiHot", "Numeric", "OneHot", "Vocabulary"]
+__all__ = [
+    "Binned",
+    "Counts",
+    "Cross",
+    "Date",
+    "FrameEncoder",
+    "Hashed",
+    "History",
+    "MultiHot",
+    "Numeric",
+    "OneHot",
+    "TargetStats",
+    "Vocabulary",
+]

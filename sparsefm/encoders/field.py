@@ -135,7 +135,8 @@ def _stack(blocks: Sequence[tuple[int | Ints, Block]], n_rows: int, n_columns: i
             data[places] = block.data
         free += 1 if block.counts is None else block.counts
     X = csr_array((data, indices, indptr.astype(dtype)), shape=(n_rows, n_columns))
-    if not all(isinstance(columns, int) for columns, _ in blocks):
+    firsts = [columns if isinstance(columns, int) else -1 for columns, _ in blocks]
+    if firsts != sorted(firsts) or -1 in firsts:  # fields that have grown
         X.sort_indices()
     X.has_canonical_format = True
     return X

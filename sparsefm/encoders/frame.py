@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import chain
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,27 @@ from scipy.sparse import csr_array, issparse
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from .cross import Cross, _Cross
 from .field import Block, Column, Frame, Ints, State, _array, _entry, _expect_keys, _short, _stack
-from .levels import MultiHot, OneHot, _Levels
+from .history import History, _History
+from .levels import MultiHot, OneHot, _introduce, _Levels
 from .numeric import Numeric, _Number
+from .parts import Binned, Date, Hashed, _Binned, _Date, _Hashed
+from .target import Counts, TargetStats, _Counts, _TargetStats
 
-ColumnEncoder = OneHot | MultiHot | Numeric
-_ENCODERS: dict[type[ColumnEncoder], type[Column]] = {OneHot: _Levels, MultiHot: _Levels, Numeric: _Number}
+ColumnEncoder = OneHot | MultiHot | Numeric | Binned | Hashed | Date | Cross | History | TargetStats | Counts
+_ENCODERS: dict[type[ColumnEncoder], type[Column]] = {
+    OneHot: _Levels,
+    MultiHot: _Levels,
+    Numeric: _Number,
+    Binned: _Binned,
+    Hashed: _Hashed,
+    Date: _Date,
+    Cross: _Cross,
+    History: _History,
+    TargetStats: _TargetStats,
+    Counts: _Counts,
+}
 _BY_NAME = {encoder.__name__: encoder for encoder in _ENCODERS}
 
 
@@ -387,7 +402,12 @@ def _from_arrow(X: Any) -> tuple[list[str], list[pd.Series[Any]]]:
     series: list[pd.Series[Any]] = []
     for column in table.columns:
         kind = column.type
-        if pa.types.is_dictionary(kind) or pa.types.is_nested(kind) or pa.types.is_null(kind):
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            if pa.types.is_string_view(kind.value_type):  # of polars; pyarrow cannot yet make objects of it
+                column = column.cast(pa.large_list(pa.large_string()))
+            series.append(column.to_pandas())
+            continue
+        if pa.types.is_dictionary(kind) or pa.types.is_null(kind):
             series.append(column.to_pandas())
             continue
         if pa.types.is_date(kind):
@@ -398,7 +418,7 @@ def _from_arrow(X: Any) -> tuple[list[str], list[pd.Series[Any]]]:
     return table.column_names, series
 
 
-def _groups(columns: dict[str, Column]) -> list[dict[str, Column]]:
+def _groups(columns: Mapping[str, Column]) -> list[dict[str, Column]]:
     """The columns one by one, those that share a vocabulary together."""
     groups: dict[tuple[str, bool], dict[str, Column]] = {}
     for name, column in columns.items():
@@ -425,8 +445,11 @@ def _read(columns: Mapping[str, Column], frame: Frame) -> dict[str, Any]:
 
 
 def _count(columns: Mapping[str, Column], read: Mapping[str, Any], y: npt.NDArray[Any] | None) -> None:
-    for name, column in columns.items():
-        column.count(read[name], y)
+    for group in _groups(columns):
+        if len(group) > 1:
+            _introduce([(cast(_Levels, column).table, read[name]) for name, column in group.items()])
+    for name in sorted(columns, key=lambda name: not isinstance(columns[name], _TargetStats)):
+        columns[name].count(read[name], y)  # those first that may refuse y, so that nothing has changed yet
 
 
 def _labels(y: Any, n_rows: int) -> npt.NDArray[Any] | None:

@@ -30,7 +30,7 @@ from .field import (
     _share,
     _short,
 )
-from .vocabulary import Level, Vocabulary, _factorize, _zone
+from .vocabulary import Level, Vocabulary, _factorize, _keys, _zone
 
 
 class Cells(NamedTuple):
@@ -173,8 +173,8 @@ class _LevelTable:
     or have become frequent enough come behind those that are there.
     """
 
-    def __init__(self, min_count: int, max_levels: int | None) -> None:
-        self.min_count, self.max_levels = min_count, max_levels
+    def __init__(self, column: str, min_count: int, max_levels: int | None) -> None:
+        self.column, self.min_count, self.max_levels = column, min_count, max_levels
         self.vocabulary, self.waiting = Vocabulary(), Vocabulary()
         self.counts = np.zeros(0, np.int64)  # of the waiting levels
 
@@ -183,6 +183,11 @@ class _LevelTable:
         return None if self.max_levels is None else self.max_levels - len(self.vocabulary)
 
     def count(self, levels: Sequence[Level], counts: Ints) -> None:
+        kinds = set(map(type, chain(levels, self.vocabulary.levels[:1], self.waiting.levels[:1])))
+        if pd.Timestamp in kinds:
+            stamps = chain(levels, self.vocabulary.levels[:1], self.waiting.levels[:1])
+            if kinds != {pd.Timestamp} or len({cast(Any, stamp).tz is None for stamp in stamps}) > 1:
+                raise TypeError(f"column {self.column!r} mixes datetimes with other levels, or naive and aware ones")
         if self.room == 0:
             return
         if len(self.vocabulary):
@@ -195,7 +200,7 @@ class _LevelTable:
         self.counts = np.append(self.counts, np.zeros(int(fresh.sum()), np.int64))
         self.counts[numbers] += counts
 
-    def settle(self, column: str) -> None:
+    def settle(self) -> None:
         kept = np.flatnonzero(self.counts >= self.min_count)
         if self.room is not None:
             kept = np.sort(kept[np.argsort(-self.counts[kept], kind="stable")[: self.room]])
@@ -204,10 +209,7 @@ class _LevelTable:
         stays = np.ones(len(self.counts), np.bool_)
         stays[kept] = False
         levels = list(compress(self.waiting.levels, ~stays))
-        kinds = set(map(type, chain(levels, self.vocabulary.levels[:1])))
-        if pd.Timestamp in kinds:
-            if kinds != {pd.Timestamp} or len({cast(Any, level).tz is None for level in levels}) > 1:
-                raise TypeError(f"column {column!r} mixes datetimes with other levels, or naive and aware ones")
+        if isinstance(levels[0], pd.Timestamp):
             alike = pd.DatetimeIndex(cast(Any, [*self.vocabulary.levels, *levels]))  # of one unit
             self.vocabulary = Vocabulary(alike.tolist(), self.vocabulary.zone)
         elif stays.any() or len(self.vocabulary):
@@ -218,13 +220,30 @@ class _LevelTable:
         self.counts = self.counts[stays] if len(self.waiting) else np.zeros(0, np.int64)
 
 
+def _introduce(several: Sequence[tuple[_LevelTable, Cells]]) -> None:
+    """Line up the levels of columns that share a table by their first row, then by column, whatever the chunks."""
+    levels: list[Level] = []
+    rows: list[Ints] = []
+    for _, cells in several:
+        n_rows = len(cells.codes)
+        first = np.full(cells.n_cells + 1, n_rows)  # the last one answers for code -1
+        first[cells.codes[::-1]] = np.arange(n_rows)[::-1]  # of equal places the last write stays
+        of_level = np.full(len(cells.levels), n_rows)
+        np.minimum.at(of_level, cells.level, first[cells.cell])
+        levels += cells.levels
+        rows.append(of_level)
+    order = np.argsort(np.concatenate(rows), kind="stable").tolist()
+    distinct = list(dict(zip(_keys([levels[i] for i in order]), (levels[i] for i in order), strict=True)).values())
+    several[0][0].count(distinct, np.zeros(len(distinct), np.int64))
+
+
 class _Levels(Column):
     """A fitted `OneHot` or `MultiHot`: its vocabulary behind the special columns."""
 
     def __init__(self, name: str, encoder: OneHot | MultiHot) -> None:
         super().__init__(name, encoder)
         self.special = [UNKNOWN] * (encoder.unknown == "bucket") + [MISSING] * (encoder.missing == "own")
-        self.table = _LevelTable(encoder.min_count, encoder.max_levels)
+        self.table = _LevelTable(name, encoder.min_count, encoder.max_levels)
         self.size = 0
 
     @property
@@ -262,7 +281,7 @@ class _Levels(Column):
         self.table.count(cells.levels, rows)
 
     def settle(self) -> None:
-        self.table.settle(self.name)
+        self.table.settle()
         self.size = len(self.special) + len(self.vocabulary)
 
     def encode(self, cells: Cells) -> Block:

@@ -1,0 +1,400 @@
+"""Encoders that are fitted in chunks, that grow, that share vocabularies, and frames that are not pandas'."""
+
+import importlib.util
+import json
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_encoders import QUICK, assert_same, assert_well_formed, ratings, tasks, through_state  # noqa: F401
+
+import sparsefm
+from sparsefm import FMRegressor
+from sparsefm.encoders import (
+    Binned,
+    Counts,
+    Cross,
+    Date,
+    FrameEncoder,
+    Hashed,
+    History,
+    MultiHot,
+    Numeric,
+    OneHot,
+    TargetStats,
+)
+from sparsefm.model import FMParams, score
+
+NEEDS_ARROW = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
+NEEDS_POLARS = pytest.mark.skipif(
+    importlib.util.find_spec("polars") is None or importlib.util.find_spec("pyarrow") is None,
+    reason="polars or pyarrow is not installed",
+)
+
+
+def everything():
+    """A field of each kind."""
+    return {
+        "user_id": OneHot(vocabulary="user"),
+        "friend": OneHot(vocabulary="user"),
+        "item_id": OneHot(min_count=2),
+        "genres": MultiHot("|"),
+        "age": Numeric(clip=3),
+        "years": Binned(4),
+        "when": Date(("year", "hour")),
+        "code": Hashed(3),
+        "user×code": Cross("user_id", "code"),
+        "seen": History(),
+        "watchers": History("item_id", "user_id", last=3, before="when"),
+        "statistics": TargetStats(["user_id", "code"], crosses=2, n_bins=3),
+        "counts": Counts(["item_id"]),
+    }
+
+
+def table(n_rows, random_state=0, *, n_users=8):
+    rng = np.random.default_rng(random_state)
+    ages = rng.normal(size=n_rows).round(2)
+    return pd.DataFrame(
+        {
+            "user_id": rng.integers(n_users, size=n_rows),
+            "friend": rng.integers(n_users + 4, size=n_rows),
+            "item_id": rng.choice([f"film {i}" for i in range(10)], n_rows),
+            "genres": ["|".join(sorted(set(rng.choice(list("abcde"), 3)))) for _ in range(n_rows)],
+            "age": np.where(ages > 1.5, np.nan, ages),
+            "years": ages,
+            "when": pd.Timestamp("2023-11-01") + pd.to_timedelta(rng.integers(9000, size=n_rows), unit="h"),
+            "code": rng.choice(["x", "y", "z"], n_rows),
+            "rating": rng.integers(2, size=n_rows),
+        }
+    )
+
+
+def parts(frame, cuts):
+    edges = [0, *sorted(cuts), len(frame)]
+    return [frame.iloc[a:b] for a, b in pairwise(edges) if b > a]
+
+
+def as_dicts(encoder, X):
+    """Each row as a dict from column name to value: what it means, whatever the order of the columns."""
+    names = encoder.get_feature_names_out()
+    return [
+        dict(zip(names[X.indices[a:b]], X.data[a:b].tolist(), strict=True))
+        for a, b in zip(X.indptr[:-1], X.indptr[1:], strict=True)
+    ]
+
+
+def unquoted(encoder):
+    """The names of the columns; text is quoted from when a level of another type joins it."""
+    return [name.replace("'", "") for name in encoder.get_feature_names_out()]
+
+
+# Chunks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:column .* was fitted on levels")
+@QUICK
+@given(tasks(), st.lists(st.integers(1, 7), max_size=3))
+def test_a_fit_in_chunks_is_a_fit_of_the_whole(task, cuts):
+    specification, train, test = task
+    chunked = FrameEncoder(specification).fit_stream(iter(parts(train, [c for c in cuts if c < len(train)])))
+    whole = FrameEncoder(specification).fit(train)
+    assert chunked.get_feature_names_out().tolist() == whole.get_feature_names_out().tolist()
+    X, Y = chunked.transform(test), whole.transform(test)
+    np.testing.assert_allclose(X.toarray(), Y.toarray(), rtol=1e-6, atol=1e-6)  # means of chunks, to rounding
+
+
+@pytest.mark.parametrize("cuts", [[1], [50, 51, 100], [149]])
+def test_every_kind_of_field_can_be_fitted_in_chunks(cuts):
+    train, test = table(150), table(40, 1, n_users=12)
+    chunked = FrameEncoder(everything()).fit_stream(parts(train, cuts), target="rating")
+    whole = FrameEncoder(everything()).fit(train, train["rating"])
+    assert chunked.get_feature_names_out().tolist() == whole.get_feature_names_out().tolist()
+    np.testing.assert_allclose(chunked.transform(test).toarray(), whole.transform(test).toarray(), atol=1e-6)
+
+
+def test_a_stream_without_frames_or_target_is_refused():
+    with pytest.raises(ValueError, match="frames is empty"):
+        FrameEncoder(everything()).fit_stream([])
+    with pytest.raises(ValueError, match=r"column\(s\) 'label' not in the input"):
+        FrameEncoder({"user_id": OneHot()}).fit_stream([table(3)], target="label")
+
+
+# Growth ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:column .* was fitted on levels")
+@QUICK
+@given(tasks(), tasks(), st.booleans())
+def test_growing_appends_columns_and_never_moves_one(first, second, restored):
+    specification, train, test = first
+    more = second[1]
+    encoder = FrameEncoder(specification).fit(train)
+    names, fields = unquoted(encoder), encoder.fields_.copy()
+    encoder = through_state(encoder) if restored else encoder
+    encoder.partial_fit(more)
+    assert unquoted(encoder)[: len(names)] == names
+    np.testing.assert_array_equal(encoder.fields_[: len(names)], fields)
+    X = encoder.transform(test)
+    assert_well_formed(X, encoder)
+    assert_same(through_state(encoder).transform(test), X)
+
+
+def test_every_kind_of_field_grows():
+    train, more, test = table(100), table(100, 1, n_users=12), table(40, 2, n_users=14)
+    encoder = FrameEncoder(everything())
+    encoder.fit(train, train["rating"])
+    names = encoder.get_feature_names_out().tolist()
+    again = FrameEncoder.from_state(*encoder.to_state())
+    encoder.partial_fit(more, more["rating"])
+    again.partial_fit(more, more["rating"])
+    assert encoder.get_feature_names_out().tolist()[: len(names)] == names
+    grown = {encoder.field_names_[field] for field in encoder.fields_[len(names) :]}
+    assert {"user_id", "friend", "user×code", "watchers"} <= grown  # those with users have met new ones
+    X = encoder.transform(test)
+    assert_well_formed(X, encoder)
+    assert_same(again.transform(test), X)
+    json.dumps(encoder.to_state()[0])
+
+
+def test_levels_mean_after_growth_what_they_mean_when_all_are_fitted_at_once():
+    specification = {"user_id": OneHot(), "genres": MultiHot("|"), "item_id": OneHot(min_count=4)}
+    train, more, test = table(20), table(30, 1, n_users=12), table(40, 2, n_users=14)
+    grown = FrameEncoder(specification).fit(train).partial_fit(more)
+    whole = FrameEncoder(specification).fit(pd.concat([train, more]))
+    assert as_dicts(grown, grown.transform(test)) == as_dicts(whole, whole.transform(test))
+    assert grown.inverse_transform(grown.transform(test)).equals(whole.inverse_transform(whole.transform(test)))
+
+
+def test_a_rare_level_gets_its_column_once_it_is_frequent():
+    encoder = FrameEncoder({"c": OneHot(min_count=2)}).fit(pd.DataFrame({"c": ["a", "a", "b"]}))
+    assert encoder.get_feature_names_out().tolist() == ["c=<unknown>", "c=<missing>", "c=a"]
+    encoder = through_state(encoder).partial_fit(pd.DataFrame({"c": ["b", "d"]}))
+    assert encoder.get_feature_names_out().tolist()[3:] == ["c=b"]
+
+
+def test_a_full_vocabulary_takes_no_more():
+    encoder = FrameEncoder({"c": OneHot(max_levels=3)}).fit(pd.DataFrame({"c": ["a", "b"]}))
+    encoder.partial_fit(pd.DataFrame({"c": ["d", "e", "e"]}))
+    assert encoder.get_feature_names_out().tolist()[2:] == ["c=a", "c=b", "c=e"]
+    encoder.partial_fit(pd.DataFrame({"c": ["f"] * 9}))
+    assert encoder.n_features_out_ == 5
+
+
+def test_a_number_keeps_its_scale_and_gains_a_column_for_gaps():
+    encoder = FrameEncoder({"x": Numeric(), "c": OneHot()}).fit(pd.DataFrame({"x": [0.0, 2.0], "c": ["a", "a"]}))
+    encoder.partial_fit(pd.DataFrame({"x": [100.0, np.nan], "c": ["b", "b"]}))
+    assert encoder.get_feature_names_out().tolist()[-2:] == ["x=<missing>", "c=b"]
+    X = encoder.transform(pd.DataFrame({"x": [2.0, np.nan], "c": ["b", "a"]}))
+    assert as_dicts(encoder, X) == [{"x": 1.0, "c=b": 1.0}, {"x=<missing>": 1.0, "c=a": 1.0}]
+
+
+def test_a_refused_chunk_leaves_the_encoder_as_it_was():
+    train = table(50)
+    encoder = FrameEncoder(everything()).fit(train, train["rating"])
+    before = encoder.to_state()
+    for bad, y, message in (
+        (train.assign(age="old"), train["rating"], "Numeric needs numbers"),
+        (train.drop(columns="when"), train["rating"], "'when' not in the input"),
+        (train, None, "y"),
+        (train, train["rating"].head(3), "one value for each of the 50 rows"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            encoder.partial_fit(bad, y)
+        meta, arrays = encoder.to_state()
+        assert meta == before[0]
+        assert {key: array.tolist() for key, array in arrays.items()} == {k: a.tolist() for k, a in before[1].items()}
+
+
+def test_parameters_grow_without_changing_a_prediction():
+    train, more = table(200), table(100, 1, n_users=20)
+    encoder = FrameEncoder({"user_id": OneHot(min_count=2), "item_id": OneHot(), "code": OneHot(unknown="ignore")})
+    X = encoder.fit_transform(train)
+    rng = np.random.default_rng(0)
+    params = FMParams(0.3, rng.normal(size=X.shape[1]), rng.normal(size=(X.shape[1], 4)))
+    more["code"] = more["code"].replace("x", "new")
+    before = score(params, encoder.transform(more))
+    encoder.partial_fit(more)
+    grown = params.grow(encoder.n_features_out_, start=encoder.buckets_)
+    assert encoder.n_features_out_ > X.shape[1]
+    np.testing.assert_allclose(score(grown, encoder.transform(more)), before, rtol=1e-12)
+    np.testing.assert_array_equal(grown.V[: len(params.V)], params.V)
+    code = encoder.get_feature_names_out().tolist().index("code=new")
+    assert encoder.buckets_[code] == -1
+    assert grown.w[code] == 0
+
+
+@pytest.mark.parametrize(
+    "n_features, start, message",
+    [
+        (1, None, "at least the 2 there are, got 1"),
+        (3, [0, 0], "start must hold 3 integers"),
+        (3, [0.0, 0.0, 0.0], "start must hold 3 integers"),
+        (3, [0, 0, 2], "present columns, 0 to 1, or -1, got 2 to 2"),
+        (3, [0, 0, -2], "or -1, got -2"),
+    ],
+)
+def test_parameters_refuse_to_grow_into_nonsense(n_features, start, message):
+    with pytest.raises(ValueError, match=message):
+        FMParams(0.0, np.ones(2), np.ones((2, 1))).grow(n_features, start=start)
+
+
+# One vocabulary for several columns ------------------------------------------------------------------------
+
+
+def test_columns_that_share_a_vocabulary_know_the_same_levels():
+    frame = pd.DataFrame({"home": ["a", "b", "a"], "guest": ["c", "a", "c"]})
+    encoder = FrameEncoder({"home": OneHot(vocabulary="team"), "guest": OneHot(vocabulary="team")})
+    X = encoder.fit_transform(frame)
+    assert encoder.get_feature_names_out().tolist() == [
+        *(f"home={level}" for level in ["<unknown>", "<missing>", "a", "c", "b"]),
+        *(f"guest={level}" for level in ["<unknown>", "<missing>", "a", "c", "b"]),
+    ]
+    assert X.indices.reshape(3, 2).tolist() == [[2, 8], [4, 7], [2, 8]]
+    restored = through_state(encoder)
+    for e in (encoder, restored):
+        e.partial_fit(pd.DataFrame({"home": ["d"], "guest": ["e"]}))
+        assert e.get_feature_names_out().tolist()[10:] == ["home=d", "home=e", "guest=d", "guest=e"]
+    assert through_state(encoder).inverse_transform(encoder.transform(frame)).equals(frame.astype("str"))
+
+
+def test_shared_levels_are_counted_together():
+    frame = pd.DataFrame({"home": ["a", "b"], "guest": ["c", "a"]})
+    encoder = FrameEncoder({name: OneHot(vocabulary="team", min_count=2, missing="ignore") for name in frame})
+    assert encoder.fit(frame).get_feature_names_out().tolist() == [
+        "home=<unknown>",
+        "home=a",
+        "guest=<unknown>",
+        "guest=a",
+    ]
+    with pytest.raises(
+        ValueError, match=r"'home' and 'guest' share the vocabulary 'team'.*\(1, None\) and \(2, None\)"
+    ):
+        FrameEncoder({"home": OneHot(vocabulary="team"), "guest": OneHot(vocabulary="team", min_count=2)}).fit(frame)
+    with pytest.raises(ValueError, match="vocabulary must be a name or None, got 3"):
+        FrameEncoder({"home": OneHot(vocabulary=3)}).fit(frame)
+
+
+def test_a_file_whose_shared_vocabularies_differ_is_refused():
+    frame = pd.DataFrame({"home": ["a", "b"], "guest": ["b", "a"]})
+    meta, arrays = FrameEncoder({name: OneHot(vocabulary="team") for name in frame}).fit(frame).to_state()
+    arrays["1.bytes"] = arrays["1.bytes"][::-1].copy()
+    with pytest.raises(ValueError, match="share a vocabulary and differ in it"):
+        FrameEncoder.from_state(meta, arrays)
+
+
+# Numbers ---------------------------------------------------------------------------------------------------
+
+
+def test_clipped_numbers_stay_inside_the_limit():
+    frame = pd.DataFrame({"x": [0.0] * 99 + [1000.0, np.nan]})
+    encoder = FrameEncoder({"x": Numeric(clip=2)})
+    X = encoder.fit_transform(frame)
+    assert X.toarray()[:, 0].max() == 2.0
+    assert FrameEncoder({"x": Numeric(None, clip=5)}).fit_transform(frame)[99, 0] == 5
+    assert encoder.transform(pd.DataFrame({"x": [1e300]}))[0, 0] == 2.0
+    for clip in (0, -1, np.inf, True, "2"):
+        with pytest.raises(ValueError, match="clip must be a number above 0 or None"):
+            FrameEncoder({"x": Numeric(clip=clip)}).fit(frame)
+
+
+# Frames that are not pandas' -------------------------------------------------------------------------------
+
+
+@NEEDS_ARROW
+def test_arrow_tables_are_encoded_like_pandas_frames():
+    import pyarrow as pa
+
+    train, test = table(60), table(20, 1, n_users=12)
+    train.loc[3, "item_id"] = None
+    encoder, X = FrameEncoder(everything()), pa.Table.from_pandas(train)
+    expected = FrameEncoder(everything())
+    assert_same(encoder.fit_transform(X, train["rating"]), expected.fit_transform(train, train["rating"]))
+    assert_same(encoder.transform(pa.Table.from_pandas(test)), expected.transform(test))
+    assert_same(expected.transform(pa.Table.from_pandas(test)), expected.transform(test))
+    assert encoder.feature_names_in_.tolist() == expected.feature_names_in_.tolist()
+    assert encoder.get_feature_names_out().tolist() == expected.get_feature_names_out().tolist()
+
+
+@NEEDS_POLARS
+def test_polars_frames_are_encoded_like_pandas_frames():
+    import datetime as dt
+
+    import polars as pl
+
+    cells = {
+        "text": ["b", None, "a"],
+        "category": ["x", "y", None],
+        "number": [1, None, 3],
+        "real": [0.5, None, 2.0],
+        "flag": [True, None, False],
+        "list": [["u", "v"], [], None],
+        "date": [dt.date(2024, 1, 1), None, dt.date(2020, 5, 5)],
+        "time": [dt.datetime(2024, 1, 1, 3), None, dt.datetime(2020, 5, 5)],
+    }
+    frame = pl.DataFrame(cells).with_columns(pl.col("category").cast(pl.Categorical))
+    specification = {name: OneHot() for name in cells} | {"list": MultiHot(), "real": Numeric()}
+    pandas = pd.DataFrame(
+        {name: pd.Series(values, dtype="Int64" if name == "number" else object) for name, values in cells.items()}
+    )
+    pandas["date"] = pd.to_datetime(pandas["date"])
+    encoder, expected = FrameEncoder(specification), FrameEncoder(specification)
+    assert_same(encoder.fit_transform(frame), expected.fit_transform(pandas))
+    assert encoder.get_feature_names_out().tolist() == expected.get_feature_names_out().tolist()
+    assert_same(expected.transform(frame.head(2)), expected.transform(pandas.head(2)))
+    model = FMRegressor(encoder=FrameEncoder(specification), random_state=0).fit(frame, [1.0, 2.0, 3.0])
+    assert model.predict(frame).shape == (3,)
+
+
+@NEEDS_POLARS
+def test_frames_that_need_pyarrow_say_so(monkeypatch):
+    import polars as pl
+
+    frame = pl.DataFrame({"c": ["a"]})
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"a DataFrame is read with pyarrow: pip install sparsefm\[arrow\]"):
+        FrameEncoder({"c": OneHot()}).fit(frame)
+
+
+def test_pandas_output_is_refused():
+    encoder = FrameEncoder({"c": OneHot()}).set_output(transform="pandas")
+    with pytest.raises(ValueError, match="sparse"):
+        encoder.fit_transform(pd.DataFrame({"c": ["a"]}))
+
+
+# Models that carry such encoders ---------------------------------------------------------------------------
+
+
+def test_a_model_is_saved_with_every_kind_of_field(tmp_path):
+    train, test = table(120), table(30, 1, n_users=12)
+    model = FMRegressor(4, encoder=FrameEncoder(everything()), random_state=0).fit(train, train["rating"])
+    model.save(tmp_path / "model.sfm")
+    loaded = sparsefm.load(tmp_path / "model.sfm")
+    np.testing.assert_array_equal(loaded.predict(test), model.predict(test))
+    assert loaded.encoder_.get_feature_names_out().tolist() == model.encoder_.get_feature_names_out().tolist()
+
+
+def test_recommendations_use_the_history_of_each_user():
+    train = table(200)
+    encoder = FrameEncoder(
+        {"user_id": OneHot(), "item_id": OneHot(), "seen": History(), "watchers": History("item_id", "user_id")}
+    )
+    model = FMRegressor(4, encoder=encoder, clip=False, random_state=0).fit(train, train["rating"].astype(float))
+    users, items = train[["user_id"]].drop_duplicates(), train[["item_id"]].drop_duplicates()
+    shown = model.recommend(users, items, k=3, exclude=train)
+    pairs = set(zip(train["user_id"], train["item_id"], strict=True))
+    assert not pairs & set(zip(shown["user_id"], shown["item_id"], strict=True))
+    # an item the user has not met leaves nothing out of the history, so its score is the pair's own
+    expected = model.predict(shown[["user_id", "item_id"]])
+    np.testing.assert_allclose(shown["score"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_field_of_both_sides_cannot_be_recommended_with():
+    train = table(50)
+    encoder = FrameEncoder({"user_id": OneHot(), "pair": Cross("user_id", "item_id")})
+    model = FMRegressor(2, encoder=encoder, random_state=0).fit(train, train["rating"].astype(float))
+    with pytest.raises(ValueError, match=r"field 'pair' reads .*, of contexts and of candidates together"):
+        model.recommend(train[["user_id"]].head(1), train[["item_id"]].drop_duplicates())
