@@ -20,7 +20,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss, root_mean_squared_error
-from sklearn.preprocessing import OrdinalEncoder
+from sklearn.model_selection import KFold
+from sklearn.preprocessing import OrdinalEncoder, TargetEncoder
 
 from sparsefm import FMClassifier, FMRegressor, FrameEncoder, OneHot
 from sparsefm.encoders import Binned, Counts, Cross, Numeric, TargetStats
@@ -68,21 +69,29 @@ def encoders(data):
     plain = {name: OneHot() for name in data.levels} | {name: Numeric() for name in data.numeric}
     binned = {f"{name} binned": Binned(16) for name in data.numeric}
     crosses = {f"{a}×{b}": Cross(a, b, min_count=5) for a, b in data.crosses}
-    stats = {"stats": TargetStats(data.stats, crosses=2)}
+    values = {f"{name} binned": OneHot(min_count=5) for name in data.numeric}
     counts = {"counts": Counts(data.stats, crosses=2)}
+    everything = data.stats + data.numeric
     specifications = {
         "one-hot, numbers": plain,
         "+ Binned": plain | binned,
+        "+ OneHot of the numbers": plain | values,
         "+ Cross": plain | crosses,
-        "+ TargetStats": plain | stats,
-        "+ TargetStats, bins": plain | {"stats": TargetStats(data.stats, crosses=2, output="bins")},
-        "+ TargetStats, bins, ordered": plain
-        | {"stats": TargetStats(data.stats, crosses=2, output="bins", scheme="ordered")},
         "+ Counts": plain | counts,
-        "all": plain | binned | crosses | stats | counts,
-        "all but TargetStats": plain | binned | crosses | counts,
+        "all of these": plain | values | crosses | counts,
+        "+ TargetStats of categories, crosses=2": plain | stats(data.stats, crosses=2),
+        "+ TargetStats of all columns": plain | stats(everything),
+        "+ TargetStats of all columns, crosses=2": plain | stats(everything, crosses=2),
+        "+ TargetStats of all columns, crosses=2, bins": plain | stats(everything, crosses=2, output="bins"),
+        "+ TargetStats of all columns, crosses=2, ordered": plain | stats(everything, crosses=2, scheme="ordered"),
+        "all": plain | values | crosses | counts | stats(everything),
     }
-    return {name: spec for name, spec in specifications.items() if binned or name != "+ Binned"}
+    idle = () if data.numeric else ("+ Binned", "+ OneHot of the numbers", "+ TargetStats of categories, crosses=2")
+    return {name: specification for name, specification in specifications.items() if name not in idle}
+
+
+def stats(columns, **options):
+    return {"stats": TargetStats(columns, **options)}
 
 
 def with_bins(data, frame):
@@ -130,16 +139,20 @@ def linear(data, fit, watched, test):
     return min(results)[1]
 
 
-def boosting(data, fit, test):
-    """Levels as categories where there are few enough for scikit-learn, else as ordinal codes."""
+def boosting(data, fit, test, *, target=False):
+    """Levels as categories where there are few enough for scikit-learn; else as ordinal codes, or as label means."""
     codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, min_frequency=2)
-    X, X_test = (
-        np.hstack([code(part[list(data.levels)]), part[list(data.numeric)]])
-        for part, code in ((fit, codes.fit_transform), (test, codes.transform))
-    )
-    few = [np.nanmax(X[:, i]) < 255 for i in range(len(data.levels))] + [False] * len(data.numeric)
+    X, X_test = codes.fit_transform(fit[list(data.levels)]), codes.transform(test[list(data.levels)])
+    few = np.nanmax(X, axis=0) < 255
+    if target:
+        folds = KFold(5, shuffle=True, random_state=0)
+        means = TargetEncoder(target_type="binary" if data.classes else "continuous", cv=folds)
+        many = [name for name, f in zip(data.levels, few, strict=True) if not f]
+        X[:, ~few], X_test[:, ~few] = means.fit_transform(fit[many], fit["y"]), means.transform(test[many])
+    X, X_test = (np.hstack([Z, part[list(data.numeric)]]) for Z, part in ((X, fit), (X_test, test)))
     Model = HistGradientBoostingClassifier if data.classes else HistGradientBoostingRegressor
-    model = Model(categorical_features=few, max_iter=500, early_stopping=True, random_state=0)
+    categorical = [*few, *[False] * len(data.numeric)]
+    model = Model(categorical_features=categorical, max_iter=500, early_stopping=True, random_state=0)
     return loss(data, test["y"], predict(data, model.fit(X, fit["y"]), X_test))
 
 
@@ -151,6 +164,9 @@ def compare(data, frame, seeds):
         fit, watched = random(train, test_size=WATCHED, random_state=seed)
         lines.setdefault("linear model on one-hot", []).append(linear(data, fit, watched, test))
         lines.setdefault("HistGradientBoosting", []).append(boosting(data, train, test))
+        if train[list(data.levels)].nunique().max() > 255:
+            line = lines.setdefault("HistGradientBoosting, TargetEncoder", [])
+            line.append(boosting(data, train, test, target=True))
         for name, specification in encoders(data).items():
             lines.setdefault(f"FM: {name}", []).append(factorization(data, specification, fit, watched, test))
     show(data, lines)
@@ -172,16 +188,17 @@ def compare_options(data, frame, seeds):
         train, test = random(frame, test_size=0.2, random_state=seed)
         fit, watched = random(train, test_size=WATCHED, random_state=seed)
         for options in grid:
-            stats = TargetStats(data.stats, crosses=2, **options)
             for kind, others in (("beside one-hot", plain), ("alone", {})):
                 name = f"{kind} " + " ".join(f"{key}={value}" for key, value in options.items())
-                lines.setdefault(name, []).append(factorization(data, others | {"stats": stats}, fit, watched, test))
+                lines.setdefault(name, []).append(
+                    factorization(data, others | stats(data.stats, crosses=2, **options), fit, watched, test)
+                )
     show(data, lines)
 
 
 def show(data, lines):
     print(f"\n{data.name}, held-out {data.measure}: mean over the seeds, and each")
-    for name, losses in sorted(lines.items()):
+    for name, losses in lines.items():
         print(f"  {name:<62} {np.mean(losses):.4f}   ", *(f"{value:.4f}" for value in losses))
 
 

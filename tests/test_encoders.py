@@ -415,10 +415,10 @@ def test_text_of_every_dtype_is_split():
         ([2**1024], OneHot(), "column 'c'.*got int 1797"),
         ([dt.datetime(2024, 1, 1), "a"], OneHot(), "column 'c' mixes datetimes"),
         ([pd.Timestamp(0), pd.Timestamp(0, tz="UTC")], OneHot(), "column 'c' mixes datetimes"),
-        (["1", "2"], Numeric(), "column 'c': Numeric needs numbers"),
-        ([1, "2"], Numeric(), "column 'c': Numeric needs numbers"),
-        (pd.to_datetime(["2024-01-01"]), Numeric(), "column 'c': Numeric needs numbers"),
-        ([1j], Numeric(), "column 'c': Numeric needs numbers"),
+        (["1", "2"], Numeric(), "column 'c': numbers are needed"),
+        ([1, "2"], Numeric(), "column 'c': numbers are needed"),
+        (pd.to_datetime(["2024-01-01"]), Numeric(), "column 'c': numbers are needed"),
+        ([1j], Numeric(), "column 'c': numbers are needed"),
     ],
 )
 def test_cells_that_cannot_be_read_are_named(cells, encoder, message):
@@ -466,7 +466,7 @@ def test_numbers_that_no_float32_holds_are_refused():
         one([1.0], Numeric())[1].fit(one([1.0, math.inf, -math.inf])[0])
     with pytest.raises(ValueError, match=r"column 'c': 1e\+39 is too large for float32"):
         one([1.0], Numeric(None))[1].fit(one([1.0, 1e39])[0])
-    with pytest.raises(ValueError, match="column 'c': Numeric needs numbers that float64 can hold"):
+    with pytest.raises(ValueError, match="column 'c': numbers must fit in float64"):
         one([1.0], Numeric())[1].fit(one([10**400], dtype=object)[0])
 
 

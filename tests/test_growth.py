@@ -197,7 +197,7 @@ def test_a_refused_chunk_leaves_the_encoder_as_it_was():
     encoder = FrameEncoder(everything()).fit(train, train["rating"])
     before = encoder.to_state()
     for bad, y, message in (
-        (train.assign(age="old"), train["rating"], "Numeric needs numbers"),
+        (train.assign(age="old"), train["rating"], "numbers are needed"),
         (train.drop(columns="when"), train["rating"], "'when' not in the input"),
         (train, None, "y"),
         (train, train["rating"].head(3), "one value for each of the 50 rows"),

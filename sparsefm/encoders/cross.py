@@ -235,7 +235,7 @@ class _Cross(Column):
         return self.special.index(special) if special in self.special else -1
 
     def labels(self, name: str) -> list[str]:
-        texts = [np.array([*map(_quoted, side.vocabulary.labels())], object) for side in self.sides]
+        texts = [_texts(side.vocabulary) for side in self.sides]
         table = self.pairs.table
         pairs = zip(texts[0][table[:, 0]], texts[1][table[:, 1]], strict=True)
         return [f"{name}={label}" for label in (*self.special, *(f"{first} & {second}" for first, second in pairs))]
@@ -286,6 +286,10 @@ class _Cross(Column):
         return self
 
 
-def _quoted(label: str) -> str:
-    """Quoted where two labels with " & " between them could be taken for two others."""
-    return repr(label) if " & " in label or label[:1] in ("'", '"') else label
+def _texts(vocabulary: Vocabulary) -> npt.NDArray[np.object_]:
+    """The labels of levels, quoted where two with " & " between them could be taken for two others."""
+    texts = [
+        repr(level) if label == level and (" & " in label or label[:1] in ("'", '"')) else label
+        for level, label in zip(vocabulary.levels, vocabulary.labels(), strict=True)
+    ]
+    return np.array(texts, object)

@@ -137,14 +137,14 @@ def _read_numbers(cells: pd.Series[Any], column: str) -> npt.NDArray[np.float64]
     if kind not in ("integer", "floating", "mixed-integer-float", "decimal", "boolean", "empty") and not (
         types.is_numeric_dtype(cells.dtype) and kind != "complex"
     ):
-        raise TypeError(f"column {column!r}: Numeric needs numbers, got {cells.dtype} cells ({kind})")
+        raise TypeError(f"column {column!r}: numbers are needed, got {cells.dtype} cells ({kind})")
     try:
         values = cells.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"column {column!r}: Numeric needs numbers that float64 can hold: {error}") from None
+        raise ValueError(f"column {column!r}: numbers must fit in float64: {error}") from None
     infinite = int(np.isinf(values).sum())
     if infinite:
-        raise ValueError(f"column {column!r}: {infinite} infinite value(s); Numeric needs finite numbers")
+        raise ValueError(f"column {column!r}: {infinite} infinite value(s); numbers must be finite")
     return values
 
 

@@ -45,46 +45,55 @@ class TargetStats:
     """The mean label of each level, and of each pair of levels, by rows other than the row itself.
 
     Of a level with n rows and labels that sum to s the statistic is (s + prior·m) / (n + prior), m the mean of
-    all labels. Bins or log-odds of it are a short and dense description of columns with many levels.
+    all labels. Its log-odds or bins are a short and dense description of columns with many levels.
 
     Parameters
     ----------
     columns : sequence of str
-        The input columns.
+        The input columns. Numbers are levels here too, which serves those that repeat, such as an age.
     crosses : {1, 2}
         1: a statistic for each column. 2: one for each pair of columns as well.
     scheme : {"ordered", "kfold"}
         Which rows the statistics of a training row come from. "ordered": those before it in a random
         permutation (CatBoost: Prokhorenkova et al., NeurIPS 2018). "kfold": those of the other 4 of 5 random
-        folds.
+        folds. "kfold" has the lower held-out loss, for its statistics rest on about as many rows as later those
+        of `transform` do, while "ordered" gives the first rows of a level next to none.
     prior : float
         The number of rows that the overall mean counts for.
     permutations : int
-        The statistics of training rows are means over this many independent permutations, or partitions.
+        The statistics of training rows are means over this many independent permutations, or partitions. The
+        more there are, the closer each row comes to the mean of its level without itself, and that gives its
+        label away: of rows of one level, those of the larger label have the smaller mean. The noise of a single
+        permutation hides this. More than one helps little where levels are frequent, and harms where they are
+        rare, and where fine bins can tell such means apart.
     n_bins : int
         At most so many bins of a statistic.
-    output : {"bins", "logit"}
-        "bins": one-hot bins of each statistic, cut at the quantiles of the training rows. "logit": for each
-        statistic one column with its log-odds (for a real target the statistic itself), minus their mean over
-        the training rows, divided by their standard deviation.
+    output : {"logit", "bins"}
+        "logit": for each statistic one column with its log-odds (for a real target the statistic itself), minus
+        their mean over the training rows, divided by their standard deviation. "bins": for each statistic an
+        entry in one of its bins, which are cut at the quantiles of the training rows; of K statistics each
+        entry is 1/√K, so that every row has length 1.
     random_state : int
         Of the permutations.
 
     The target y has two classes of any type (two distinct numbers are two classes), the larger in sorted order
     being 1, or is a real number.
 
-    In `fit_transform` no row sees its own label: the rest of its level does without it. Only m has all labels
-    in it, the same m for every row, so it tells no two rows apart; an m that left out the row's own label
-    would, exactly. `transform` uses all fitted rows. A missing cell is a level of its own. Where no other row
-    speaks for a level or pair (in `transform`: one that training never saw) there is nothing to say: a bin of
-    its own, or no entry. `partial_fit` goes on counting; bins, means and deviations stay as first settled.
+    In `fit_transform` no row sees its own label: its level is described by other rows. Only m has all labels in
+    it. It is the same for every row and so tells no two apart; an m without the row's own label would not be,
+    and would give that label away. `transform` uses all fitted rows. A missing cell is a level of its own.
+    Where no other row speaks for a level or pair (in `transform`: one that training never saw) there is nothing
+    to say: no entry, or a bin of its own. `partial_fit` goes on counting; means, deviations and bins stay as
+    first settled.
+
+    Chunks counted one by one give the same `transform` as the whole, to rounding where labels are not integers.
     """
 
     columns: Sequence[str]
     _: KW_ONLY
     crosses: Literal[1, 2] = 1
     scheme: Literal["ordered", "kfold"] = "kfold"
-    prior: float = 10.0
+    prior: float = 3.0
     permutations: int = 1
     n_bins: int = 16
     output: Literal["logit", "bins"] = "logit"
@@ -93,14 +102,15 @@ class TargetStats:
     def __post_init__(self) -> None:
         if isinstance(self.columns, list):
             object.__setattr__(self, "columns", tuple(self.columns))
+        if isinstance(self.prior, Real) and not isinstance(self.prior, bool):
+            object.__setattr__(self, "prior", float(self.prior))
 
     def _check(self, column: str) -> None:
         _check_columns(self, column)
         _check_choice(column, "scheme", self.scheme, ("ordered", "kfold"))
         _check_choice(column, "output", self.output, ("bins", "logit"))
-        prior = self.prior
-        if not isinstance(prior, Real) or isinstance(prior, bool) or not 0 < prior < math.inf:
-            raise ValueError(f"column {column!r}: prior must be a finite number above 0, got {_short(prior)}")
+        if not isinstance(self.prior, float) or not 0 < self.prior < math.inf:
+            raise ValueError(f"column {column!r}: prior must be a finite number above 0, got {_short(self.prior)}")
         _check_integer(column, "permutations", self.permutations, 1, 1000)
         _check_integer(column, "n_bins", self.n_bins, 2, 10000)
         _check_integer(column, "random_state", self.random_state, 0, 2**63 - 1)
@@ -117,9 +127,9 @@ class Counts:
     crosses : {1, 2}
         1: a count for each column. 2: one for each pair of columns as well.
     output : {"bins", "log"}
-        "bins": one-hot 0, 1, 2-3, 4-7, ...; the last bin, which holds the largest count of the first fit, is
-        open. "log": for each count n one column with log(1 + n), minus its mean over the training rows,
-        divided by its standard deviation.
+        "bins": for each count an entry in one of the bins 0, 1, 2-3, 4-7, ...; the last one, which holds the
+        largest count of the first fit, is open; of K counts each entry is 1/√K. "log": for each count n one
+        column with log(1 + n), minus its mean over the training rows, divided by its standard deviation.
 
     In `fit_transform` a row leaves itself out. A missing cell is a level of its own. `partial_fit` goes on
     counting; bins, means and deviations stay as first settled. No y is needed.
@@ -369,7 +379,7 @@ class _TargetStats(_Statistics):
         return float(self.sums[0].sum() / self.counts[0].sum())
 
     def _smooth(self, n: npt.NDArray[Any], s: Floats) -> Floats:
-        prior = float(self.encoder.prior)
+        prior: float = self.encoder.prior
         return (s + prior * self._mean) / (n + prior)
 
     def _out_of_fold(
@@ -388,7 +398,10 @@ class _TargetStats(_Statistics):
             yield values, known
 
     def _scale(self, values: Floats) -> Floats:
-        return np.log(values / (1 - values)) if self.classes else values
+        if self.classes is None:
+            return values
+        values = np.clip(values, 1e-9, 1 - 1e-9)  # a tiny prior leaves 0 and 1
+        return np.log(values / (1 - values))
 
     def _entries(self, k: int, values: Floats, known: npt.NDArray[np.bool_]) -> list[npt.NDArray[Any]]:
         """The column of each value of statistic k and, if it is no bin, the number in it (0: no entry)."""
@@ -425,8 +438,8 @@ class _TargetStats(_Statistics):
             impossible = not np.isfinite(sums).all() or (sums[counts == 0] != 0).any()
             if impossible or (classes is not None and ((sums < 0) | (sums > counts)).any()):
                 raise ValueError(f"column {name!r}: sums of labels that no rows could have")
-        if classes is not None and not 0 < self._mean < 1:
-            raise ValueError(f"column {name!r}: both classes must have rows")
+        if not (0 < self._mean < 1 if classes else np.isfinite(self._mean)):
+            raise ValueError(f"column {name!r}: labels of mean {self._mean}, which no rows could have")
         bins = encoder.output == "bins"
         lengths = _entry(meta, "edges", list)
         if len(lengths) != self.n_statistics * bins:
