@@ -40,11 +40,11 @@ $(VENV)/base: $(VENV)/python $(BUILD) $(KERNELS)
 	touch $@
 
 $(VENV)/test: $(VENV)/python $(BUILD) $(KERNELS)
-	$(PIP) install -q -e ".[plot,test]"
+	$(PIP) install -q -e ".[arrow,plot,test]"
 	touch $(VENV)/base $@
 
 $(VENV)/check: $(VENV)/python $(BUILD) $(KERNELS)
-	$(PIP) install -q -e ".[data,lint,notebook,plot,test,triton]"
+	$(PIP) install -q -e ".[arrow,data,lint,notebook,plot,test,triton]"
 	touch $(VENV)/base $(VENV)/test $@
 
 check: $(VENV)/check test lint types slow wheel min-versions

@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+ENCODERS = ROOT / "docs" / "encoders.md"
 TORCH = ROOT / "docs" / "torch.md"
 
 no_checkout = pytest.mark.skipif(not README.exists(), reason="tests run without a checkout")
@@ -31,6 +32,15 @@ def test_the_python_blocks_of_the_readme_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run_blocks(README)
     assert "noise floor" in capsys.readouterr().out
+
+
+@no_checkout
+def test_the_python_blocks_of_the_encoder_page_run_and_learn(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run_blocks(ENCODERS)
+    out = capsys.readouterr().out
+    assert float(re.search(r"with histories: ([\d.]+)", out)[1]) < 1.0
+    assert float(re.search(r"AUC: ([\d.]+)", out)[1]) > 0.6
 
 
 @no_checkout

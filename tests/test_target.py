@@ -265,6 +265,23 @@ def test_shuffled_labels_teach_nothing(scheme, output):
     assert log_loss(y[test], leaky.predict_proba(encoded(column, frame[test]))[:, 1]) > base + 0.1  # as it would be
 
 
+@pytest.mark.parametrize("scheme", ["ordered", "kfold"])
+def test_many_permutations_give_labels_away(scheme):
+    """The reason for permutations=1: in the mean over many, a row's level does without its label, and it shows."""
+    rng = np.random.default_rng(3)
+    frame, y = pd.DataFrame({"a": np.repeat(np.arange(300), 6)}), rng.integers(0, 2, 1800).astype(float)
+    found = {}
+    for permutations in (1, 100):
+        column = fitted(TargetStats(["a"], scheme=scheme, permutations=permutations), (frame, y))
+        ((values, _),) = column._out_of_fold(list(column._levels(column.read(frame))), y)
+        values, labels = values.reshape(300, 6), y.reshape(300, 6)
+        low, high = (np.where(labels == label, values, np.nan)[:, :, None] for label in (0, 1))
+        gap = low - high.transpose(0, 2, 1)  # every two rows of a level whose labels differ
+        found[permutations] = np.mean(gap[~np.isnan(gap)] > 0)
+    assert found[1] < 0.85
+    assert found[100] > 0.95
+
+
 def test_pair_effects_need_pairs():
     rng = np.random.default_rng(2)
     frame = pd.DataFrame({"a": rng.integers(0, 20, 8000), "b": rng.integers(0, 20, 8000)})

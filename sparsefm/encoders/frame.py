@@ -223,7 +223,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return pd.DataFrame(shares, index=list(self._report), columns=["unknown", "missing"])
 
     def to_state(self) -> State:
-        """A JSON-able dict and named C-contiguous arrays (int64, uint8) that `from_state` reads."""
+        """A JSON-able dict and named C-contiguous arrays (int64, float64, uint8) that `from_state` reads."""
         check_is_fitted(self, "columns_")
         columns: list[dict[str, Any]] = []
         arrays: dict[str, npt.NDArray[Any]] = {"runs": np.array(self._runs, np.int64).ravel()}

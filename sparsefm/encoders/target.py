@@ -62,10 +62,10 @@ class TargetStats:
         The number of rows that the overall mean counts for.
     permutations : int
         The statistics of training rows are means over this many independent permutations, or partitions. The
-        more there are, the closer each row comes to the mean of its level without itself, and that gives its
-        label away: of rows of one level, those of the larger label have the smaller mean. The noise of a single
-        permutation hides this. More than one helps little where levels are frequent, and harms where they are
-        rare, and where fine bins can tell such means apart.
+        more there are, the closer each row comes to the mean of its level without itself, and beside the level
+        that gives its label away: of rows of one level, those of the larger label have the smaller mean. The
+        noise of a single permutation hides much of this. More than one hardly helps where levels are frequent,
+        and harms where they are rare, or where fine bins can tell such means apart.
     n_bins : int
         At most so many bins of a statistic.
     output : {"logit", "bins"}
@@ -438,8 +438,10 @@ class _TargetStats(_Statistics):
             impossible = not np.isfinite(sums).all() or (sums[counts == 0] != 0).any()
             if impossible or (classes is not None and ((sums < 0) | (sums > counts)).any()):
                 raise ValueError(f"column {name!r}: sums of labels that no rows could have")
-        if not (0 < self._mean < 1 if classes else np.isfinite(self._mean)):
-            raise ValueError(f"column {name!r}: labels of mean {self._mean}, which no rows could have")
+        with np.errstate(over="ignore"):
+            mean = self._mean
+        if not (0 < mean < 1 if classes else math.isfinite(mean)):
+            raise ValueError(f"column {name!r}: labels of mean {mean}, which no rows could have")
         bins = encoder.output == "bins"
         lengths = _entry(meta, "edges", list)
         if len(lengths) != self.n_statistics * bins:
