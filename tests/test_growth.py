@@ -50,7 +50,7 @@ def everything():
         "user×code": Cross("user_id", "code"),
         "seen": History(),
         "watchers": History("item_id", "user_id", last=3, before="when"),
-        "statistics": TargetStats(["user_id", "code"], crosses=2, n_bins=3),
+        "statistics": TargetStats(["user_id", "code"], crosses=2, n_bins=3, output="bins"),
         "counts": Counts(["item_id"]),
     }
 
@@ -240,6 +240,56 @@ def test_parameters_grow_without_changing_a_prediction():
 def test_parameters_refuse_to_grow_into_nonsense(n_features, start, message):
     with pytest.raises(ValueError, match=message):
         FMParams(0.0, np.ones(2), np.ones((2, 1))).grow(n_features, start=start)
+
+
+# What a row holds ------------------------------------------------------------------------------------------
+
+
+def sums_by_field(encoder, X):
+    """(n_rows, n_fields) sums of the entries and of their squares."""
+    member = (encoder.fields_[:, None] == np.arange(len(encoder.field_names_))).astype(np.float64)
+    return X @ member, X.power(2) @ member
+
+
+@QUICK
+@given(st.integers(1, 60), st.integers(0, 5), st.booleans())
+def test_entries_sum_to_what_the_documentation_says(n_rows, random_state, grown):
+    train, test = table(n_rows, random_state), table(40, 9, n_users=12)
+    encoder = FrameEncoder(everything())
+    X = encoder.fit_transform(train, train["rating"])
+    frames = [(train, X), (test, encoder.transform(test))]
+    if grown:
+        encoder.partial_fit(test, test["rating"])
+        frames = [(frame, encoder.transform(frame)) for frame in (train, test)]
+    for frame, X in frames:
+        sums, squares = (dict(zip(encoder.field_names_, part.T, strict=True)) for part in sums_by_field(encoder, X))
+        for name in ("user_id", "friend", "item_id", "years", "code", "user×code", "counts"):
+            np.testing.assert_array_equal(sums[name], 1)  # one 1
+        for name in ("genres", "when", "statistics"):  # of these: two columns and their pair
+            np.testing.assert_allclose(squares[name], 1, rtol=1e-6)  # n entries of 1/√n
+        for name in ("seen", "watchers"):
+            assert (np.isclose(squares[name], 1, rtol=1e-6) | (squares[name] == 0)).all()  # likewise, or nobody else
+        assert np.isin(sums["age"][frame["age"].isna()], [0, 1]).all()  # 1 where training knew gaps
+
+
+@QUICK
+@given(st.integers(1, 60), st.integers(0, 5))
+def test_known_levels_come_back(n_rows, random_state):
+    frame = table(n_rows, random_state)
+    specification = {
+        "user_id": OneHot(),
+        "item_id": OneHot(),
+        "genres": MultiHot("|"),
+        "years": Numeric(),
+        "pair": Cross("user_id", "code"),
+    }
+    encoder = FrameEncoder(specification)
+    back = encoder.inverse_transform(encoder.fit_transform(frame))
+    for name in ("user_id", "item_id"):
+        assert back[name].tolist() == frame[name].tolist()
+    assert [set(cell.split("|")) for cell in back["genres"]] == [set(cell.split("|")) for cell in frame["genres"]]
+    np.testing.assert_allclose(back["years"], frame["years"], rtol=1e-6, atol=1e-6)
+    assert back["pair"].tolist() == list(zip(frame["user_id"], frame["code"], strict=True))
 
 
 # One vocabulary for several columns ------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from .history import History, _History
 from .levels import MultiHot, OneHot, _introduce, _Levels
 from .numeric import Numeric, _Number
 from .parts import Binned, Date, Hashed, _Binned, _Date, _Hashed
+from .tables import _columns_of, _is_frame
 from .target import Counts, TargetStats, _Counts, _TargetStats
 
 ColumnEncoder = OneHot | MultiHot | Numeric | Binned | Hashed | Date | Cross | History | TargetStats | Counts
@@ -366,12 +367,8 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def _open(self, X: Any, *, reset: bool, by_name: bool = False) -> tuple[dict[str, pd.Series[Any]], int]:
         """The columns of X by name and the number of rows."""
         names: list[Any] = []
-        if isinstance(X, pd.DataFrame):
-            names, series = list(X.columns), [X.iloc[:, i] for i in range(X.shape[1])]
-        elif hasattr(X, "__arrow_c_stream__"):
-            names, series = _from_arrow(X)
-        elif hasattr(X, "__dataframe__"):
-            raise TypeError(f"a frame must be pandas' or one that exports Arrow (__arrow_c_stream__), got {type(X)}")
+        if _is_frame(X):
+            names, series = _columns_of(X)
         else:
             rows = int(reset)  # fit needs one
             X = check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=rows, estimator=self)
@@ -390,32 +387,6 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if not any(isinstance(name, str) for name in names):
             names = [f"x{i}" for i in range(len(series))]
         return dict(zip(names, series, strict=True)), n_rows
-
-
-def _from_arrow(X: Any) -> tuple[list[str], list[pd.Series[Any]]]:
-    """Names and columns of a frame that exports Arrow; text and numbers stay where they are."""
-    try:
-        import pyarrow as pa
-    except ImportError:
-        raise ImportError(f"a {type(X).__name__} is read with pyarrow: pip install sparsefm[arrow]") from None
-    table = pa.table(X)
-    series: list[pd.Series[Any]] = []
-    for column in table.columns:
-        kind = column.type
-        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            if pa.types.is_string_view(kind.value_type):  # of polars; pyarrow cannot yet make objects of it
-                column = column.cast(pa.large_list(pa.large_string()))
-            series.append(column.to_pandas())
-            continue
-        if pa.types.is_dictionary(kind) or pa.types.is_null(kind):
-            series.append(column.to_pandas())
-            continue
-        if pa.types.is_date(kind):
-            column = column.cast(pa.timestamp("us"))
-        elif pa.types.is_string_view(kind):
-            column = column.cast(pa.large_string())
-        series.append(pd.Series(pd.arrays.ArrowExtensionArray(column)))
-    return table.column_names, series
 
 
 def _groups(columns: Mapping[str, Column]) -> list[dict[str, Column]]:
