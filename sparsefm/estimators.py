@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from . import persistence
 from ._kernels.dispatch import n_threads_or_default
 from .encoders import FrameEncoder
+from .encoders.tables import columns_of, is_frame
 from .model import FMParams, represent, score
 from .persistence import ModelFileError
 from .recommend import top_k
@@ -93,7 +94,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
     def _encode_fit(self, X: Any, y: Any) -> tuple[Rows, NDArray[Any]]:
         """Fits the encoder if there is one; the training rows and y as a checked (n_rows,) array."""
         encoder = self.encoder
-        if encoder is None and isinstance(X, pd.DataFrame) and not _all_numbers(X):
+        if encoder is None and is_frame(X) and not _all_numbers(X):
             encoder = FrameEncoder()  # by dtype
         y_numeric = isinstance(self, RegressorMixin)
         if encoder is None:
@@ -653,8 +654,8 @@ def _is_true(value: Any) -> bool:
     return isinstance(value, (bool, np.bool_)) and bool(value)
 
 
-def _all_numbers(X: pd.DataFrame) -> bool:
-    return all(pd.api.types.is_numeric_dtype(dtype) for dtype in X.dtypes)
+def _all_numbers(X: Any) -> bool:
+    return all(pd.api.types.is_numeric_dtype(column.dtype) for column in columns_of(X)[1])
 
 
 def _checked_sparse(X: Any) -> Rows | None:

@@ -395,8 +395,11 @@ def test_polars_frames_are_encoded_like_pandas_frames():
     assert_same(encoder.fit_transform(frame), expected.fit_transform(pandas))
     assert encoder.get_feature_names_out().tolist() == expected.get_feature_names_out().tolist()
     assert_same(expected.transform(frame.head(2)), expected.transform(pandas.head(2)))
-    model = FMRegressor(encoder=FrameEncoder(specification), random_state=0).fit(frame, [1.0, 2.0, 3.0])
-    assert model.predict(frame).shape == (3,)
+    for columns, fields in ((list(cells), FrameEncoder(specification)), (["text", "real"], None), (["real"], None)):
+        part = frame.select(columns).fill_null(0)
+        model = FMRegressor(encoder=fields, random_state=0).fit(part, [1.0, 2.0, 3.0])
+        assert model.predict(part).shape == (3,)
+        assert (model.encoder_ is None) == (columns == ["real"])
 
 
 @NEEDS_POLARS

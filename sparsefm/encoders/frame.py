@@ -24,7 +24,7 @@ from .history import History, _History
 from .levels import MultiHot, OneHot, _introduce, _Levels
 from .numeric import Numeric, _Number
 from .parts import Binned, Date, Hashed, _Binned, _Date, _Hashed
-from .tables import _columns_of, _is_frame
+from .tables import columns_of, is_frame
 from .target import Counts, TargetStats, _Counts, _TargetStats
 
 ColumnEncoder = OneHot | MultiHot | Numeric | Binned | Hashed | Date | Cross | History | TargetStats | Counts
@@ -367,8 +367,8 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def _open(self, X: Any, *, reset: bool, by_name: bool = False) -> tuple[dict[str, pd.Series[Any]], int]:
         """The columns of X by name and the number of rows."""
         names: list[Any] = []
-        if _is_frame(X):
-            names, series = _columns_of(X)
+        if is_frame(X):
+            names, series = columns_of(X)
         else:
             rows = int(reset)  # fit needs one
             X = check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=rows, estimator=self)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 
-def _is_frame(X: Any) -> bool:
+def is_frame(X: Any) -> bool:
     """Has X named columns? The others are arrays."""
     if isinstance(X, pd.DataFrame) or hasattr(X, "__arrow_c_stream__"):
         return True
@@ -16,7 +16,7 @@ def _is_frame(X: Any) -> bool:
     return False
 
 
-def _columns_of(X: Any) -> tuple[list[Any], list[pd.Series[Any]]]:
+def columns_of(X: Any) -> tuple[list[Any], list[pd.Series[Any]]]:
     """Names and columns of a frame; Arrow's text and numbers stay where they are."""
     if isinstance(X, pd.DataFrame):
         return list(X.columns), [X.iloc[:, i] for i in range(X.shape[1])]
