@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler
@@ -679,6 +680,15 @@ def test_it_stands_in_a_pipeline(ratings, specification):
     pipeline = make_pipeline(FrameEncoder(specification), MaxAbsScaler())
     assert pipeline.fit_transform(ratings).dtype == np.float32
     assert len(pipeline[:1].get_feature_names_out()) == 12
+
+
+def test_it_stands_in_a_column_transformer(ratings, specification):
+    encoder = FrameEncoder(specification)
+    beside = ColumnTransformer([("ids", encoder, ["user_id", "genres", "age"]), ("rest", "passthrough", ["rating"])])
+    X = sparse.csr_array(beside.fit_transform(ratings))
+    assert_same(X[:, :-1], encoder.fit_transform(ratings))
+    names = [f"ids__{name}" for name in encoder.get_feature_names_out()]
+    assert beside.get_feature_names_out().tolist() == [*names, "rest__rating"]
 
 
 # State -----------------------------------------------------------------------------------------------------
