@@ -1,0 +1,33 @@
+"""scikit-learn estimators over the model and its solvers, and the files they are kept in."""
+
+from __future__ import annotations
+
+import os
+
+from .. import persistence
+from ..persistence import ModelFileError
+from .files import FORMAT, from_state
+from .fm import FMClassifier, FMRegressor
+
+__all__ = ["FMClassifier", "FMRegressor", "load"]
+
+_CLASSES: dict[str, type[FMRegressor] | type[FMClassifier]] = {
+    "FMRegressor": FMRegressor,
+    "FMClassifier": FMClassifier,
+}
+
+
+def load(path: str | os.PathLike[str]) -> FMRegressor | FMClassifier:
+    """The model in a file that `save` wrote.
+
+    Nothing in the file is executed. Raises ModelFileError for a file that is damaged, malformed or of a newer
+    format, OSError for one that cannot be read.
+    """
+    meta, arrays = persistence.read(path)
+    try:
+        if meta.get("format") != FORMAT:
+            raise ValueError(f"its format is {meta.get('format')!r}, this version reads {FORMAT}; upgrade sparsefm")
+        model: FMRegressor | FMClassifier = from_state(_CLASSES[meta["class"]], meta, arrays)
+        return model
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise ModelFileError(f"{path} does not hold a valid model: {type(error).__name__}: {error}") from error

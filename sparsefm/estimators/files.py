@@ -1,0 +1,150 @@
+"""A fitted estimator as JSON and arrays, and back: what a model file holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin, RegressorMixin, clone
+
+from ..encoders import FrameEncoder
+from ..model import FMParams
+from ..solvers import SOLVERS, make_solver
+
+FORMAT = 1
+_LABEL_KINDS = {"b": bool, "i": int, "u": int, "f": float, "U": str, "O": str}
+
+
+def to_state(model: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """A fitted estimator as a JSON-able dict and arrays."""
+    options = model.get_params(deep=False)
+    del options["callbacks"], options["encoder"]
+    solver = make_solver(options["solver"])
+    if SOLVERS.get(type(solver).__name__.lower()) is not type(solver):
+        raise TypeError(
+            f"a model with a solver of your own, {type(solver).__name__}, cannot be saved: load could not make it"
+        )
+    options["solver"] = {
+        "name": type(solver).__name__.lower(),
+        "options": {key: _plain(value) for key, value in solver.get_params().items()},
+    }
+    if not isinstance(options["random_state"], (int, np.integer)):
+        options["random_state"] = None
+    if isinstance(options.get("class_weight"), dict):
+        options["class_weight"] = [[_plain(key), _plain(value)] for key, value in options["class_weight"].items()]
+    several = isinstance(model.params_, tuple)
+    params = model.params_ if several else (model.params_,)
+    arrays = {}
+    for i, p in enumerate(params):
+        arrays[f"w0.{i}"] = np.array([p.w0])
+        arrays[f"w.{i}"], arrays[f"V.{i}"] = p.w, p.V
+    meta: dict[str, Any] = {
+        "format": FORMAT,
+        "class": type(model).__name__,
+        "options": {key: _plain(value) for key, value in options.items()},
+        "n_params": len(params),
+        "n_features_in": model.n_features_in_,
+        "feature_names_in": model.feature_names_in_.tolist() if hasattr(model, "feature_names_in_") else None,
+        "history": [{key: _plain(value) for key, value in record.items()} for record in model.history_],
+        "encoder": None,
+    }
+    if isinstance(model, ClassifierMixin):
+        kind = model.classes_.dtype.kind
+        labels = model.classes_.tolist()
+        if kind not in _LABEL_KINDS or not all(isinstance(label, _LABEL_KINDS[kind]) for label in labels):
+            raise TypeError(
+                f"classes of type {model.classes_.dtype} cannot be saved: use str, int, float or bool labels"
+            )
+        meta["classes"] = {"dtype": model.classes_.dtype.str, "labels": labels}
+    else:
+        meta["target_range"] = list(model.target_range_)
+    if model.encoder_ is not None:
+        if not isinstance(model.encoder_, FrameEncoder):
+            raise TypeError(f"only a FrameEncoder can be saved inside a model, not a {type(model.encoder_).__name__}")
+        meta["encoder"], encoder_arrays = model.encoder_.to_state()
+        arrays |= {f"encoder.{name}": array for name, array in encoder_arrays.items()}
+    return meta, arrays
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def from_state(cls: Any, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
+    """The estimator of class `cls` that `to_state` described."""
+    options = dict(meta["options"])
+    solver = options.pop("solver")
+    weights = options.get("class_weight")
+    if isinstance(weights, list):
+        options["class_weight"] = dict(weights)
+    model = cls(solver=SOLVERS[solver["name"]](**solver["options"]), **options)
+    model._check_parameters()
+
+    n_params = meta["n_params"]
+    if not isinstance(n_params, int) or isinstance(n_params, bool) or not 1 <= n_params <= len(arrays):
+        raise ValueError(f"it announces {n_params!r} score functions")
+    if issubclass(cls, RegressorMixin) and n_params != 1:
+        raise ValueError(f"it announces {n_params} score functions for a regressor")
+    params = []
+    for i in range(n_params):
+        w0, w, V = (arrays[f"{name}.{i}"] for name in ("w0", "w", "V"))
+        if w0.shape != (1,) or w0.dtype != np.float64:
+            raise ValueError(f"its bias is of shape {w0.shape} and type {w0.dtype}")
+        p = FMParams(float(w0[0]), w, V)
+        if not (np.isfinite(p.w0) and np.isfinite(p.w).all() and np.isfinite(p.V).all()):
+            raise ValueError("its parameters are not finite")
+        params.append(p)
+    if len({(p.n_features, p.n_factors, p.dtype) for p in params}) > 1 or params[0].n_factors != model.n_factors:
+        raise ValueError("its parameters do not agree in shape")
+    model.params_ = params[0] if n_params == 1 else tuple(params)
+
+    model.encoder_ = None
+    if meta["encoder"] is not None:
+        prefix = "encoder."
+        state = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        model.encoder_ = FrameEncoder.from_state(meta["encoder"], state)
+        model.encoder = clone(model.encoder_)
+    n_in = meta["n_features_in"]
+    width = params[0].n_features if model.encoder_ is None else model.encoder_.n_features_in_
+    if n_in != width or (model.encoder_ is not None and model.encoder_.n_features_out_ != params[0].n_features):
+        raise ValueError("its columns and its parameters do not belong together")
+    model.n_features_in_ = n_in
+    names = meta["feature_names_in"]
+    if names is not None:
+        if not isinstance(names, list) or len(names) != n_in or not all(isinstance(name, str) for name in names):
+            raise ValueError("its column names are malformed")
+        model.feature_names_in_ = np.array(names, dtype=object)
+    history = meta["history"]
+    if (
+        not isinstance(history, list)
+        or not history
+        or not all(isinstance(r, dict) and isinstance(r["epoch"], int) for r in history)
+    ):
+        raise ValueError("its history is malformed")
+    model.history_ = history
+    if isinstance(model, ClassifierMixin):
+        model.classes_ = _labels(meta["classes"], n_params)
+    else:
+        low, high = (float(bound) for bound in meta["target_range"])
+        if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+            raise ValueError(f"its target range is {low} to {high}")
+        model.target_range_ = (low, high)
+    return model
+
+
+def _labels(state: dict[str, Any], n_params: int) -> NDArray[Any]:
+    dtype, labels = np.dtype(state["dtype"]), state["labels"]
+    if dtype.kind not in _LABEL_KINDS or not all(isinstance(label, _LABEL_KINDS[dtype.kind]) for label in labels):
+        raise ValueError("its class labels are malformed")
+    if dtype.itemsize > 4096:
+        raise ValueError(f"its class labels take {dtype.itemsize} bytes each")
+    classes = np.array(labels, dtype=dtype)
+    if (
+        classes.tolist() != labels
+        or len(classes) != max(n_params, 2)
+        or n_params == 2
+        or len(set(labels)) != len(labels)
+    ):
+        raise ValueError("its class labels and its score functions do not belong together")
+    return classes
