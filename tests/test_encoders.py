@@ -119,7 +119,7 @@ def through_state(encoder):
     meta, arrays = encoder.to_state()
     for array in arrays.values():
         assert array.flags.c_contiguous
-        assert array.dtype in (np.int64, np.uint8)
+        assert array.dtype in (np.int64, np.float64, np.uint8)
     return FrameEncoder.from_state(json.loads(json.dumps(meta)), arrays)
 
 
@@ -269,7 +269,8 @@ def test_an_instant_is_one_level_in_every_time_zone_and_unit():
         list(stamps),
     ):
         assert encoder.transform(one(other)[0]).indices.tolist() == [2, 3]
-    assert encoder.transform(one(stamps.tz_localize(None))[0]).indices.tolist() == [0, 0]
+    with pytest.warns(UserWarning, match="datetimes with a time zone and datetimes without a time zone never match"):
+        assert encoder.transform(one(stamps.tz_localize(None))[0]).indices.tolist() == [0, 0]
 
 
 def test_levels_stand_in_the_order_of_first_appearance():

@@ -117,7 +117,7 @@ def test_every_kind_of_field_can_be_fitted_in_chunks(cuts):
 
 
 def test_a_stream_without_frames_or_target_is_refused():
-    with pytest.raises(ValueError, match="frames is empty"):
+    with pytest.raises(ValueError, match="frames holds no rows"):
         FrameEncoder(everything()).fit_stream([])
     with pytest.raises(ValueError, match=r"column\(s\) 'label' not in the input"):
         FrameEncoder({"user_id": OneHot()}).fit_stream([table(3)], target="label")
@@ -207,6 +207,79 @@ def test_a_refused_chunk_leaves_the_encoder_as_it_was():
         meta, arrays = encoder.to_state()
         assert meta == before[0]
         assert {key: array.tolist() for key, array in arrays.items()} == {k: a.tolist() for k, a in before[1].items()}
+
+
+@pytest.mark.parametrize(
+    "bad, y, message",
+    [
+        ({"a": ["new"], "b": ["other"], "t": ["text"], "n": [np.nan]}, [0], "column 't' mixes datetimes"),
+        ({"a": ["new"], "b": ["other"], "t": np.array(["9999-01-01"], "M8[s]"), "n": [1]}, [0], "too far apart"),
+        (
+            {"a": ["new"], "b": ["other"], "t": np.array(["20000-01-01"], "M8[s]"), "n": [1]},
+            [0],
+            "years 1 to 9999|apart",
+        ),
+        ({"a": ["new"], "b": ["other"], "t": np.array(["2020-01-01"], "M8[ns]"), "n": [1]}, None, "fit needs y"),
+        ({"a": ["new"], "b": [pd.Timestamp(0)], "t": np.array(["2020"], "M8[ns]"), "n": [1]}, [0], "mixes datetimes"),
+    ],
+)
+def test_rows_that_cannot_be_counted_change_nothing(bad, y, message):
+    train = pd.DataFrame(
+        {"a": ["x", "y"], "b": ["y", "z"], "t": np.array(["2020-01-01", "2020-01-02"], "M8[ns]"), "n": [0.0, 1.0]}
+    )
+    specification = {
+        "a": OneHot(vocabulary="v"),
+        "b": OneHot(vocabulary="v"),
+        "counts": Counts(["a"]),
+        "n": Numeric(),
+        "pair": Cross("a", "b"),
+        "t": OneHot(),
+        "statistics": TargetStats(["a", "b"], crosses=2),
+    }
+    encoder = FrameEncoder(specification).fit(train, [0, 1])
+    before, X = encoder.to_state(), encoder.transform(train)
+    with pytest.raises((TypeError, ValueError), match=message):
+        encoder.partial_fit(pd.DataFrame(bad), y)
+    meta, arrays = encoder.to_state()
+    assert meta == before[0]
+    assert {key: array.tolist() for key, array in arrays.items()} == {k: a.tolist() for k, a in before[1].items()}
+    assert_same(through_state(encoder).transform(train), X)
+    twin = FrameEncoder(specification).fit(train, [0, 1]).partial_fit(train, [0, 1])
+    assert_same(encoder.partial_fit(train, [0, 1]).transform(train), twin.transform(train))
+
+
+def test_empty_chunks_change_nothing():
+    train = table(30)
+    for chunks in ([train.head(0), train], [train, train.head(0)]):
+        encoder = FrameEncoder(everything()).fit_stream(chunks, target="rating")
+        encoder.partial_fit(train.head(0), train["rating"].head(0))
+        assert_same(encoder.transform(train), FrameEncoder(everything()).fit(train, train["rating"]).transform(train))
+
+
+def test_dtypes_choose_the_encoders_of_a_stream():
+    one, two = pd.DataFrame({"a": ["x", "y"], "b": [0.5, 1.5]}), pd.DataFrame({"b": [2.5], "a": ["z"]})
+    encoder = FrameEncoder().fit(pd.DataFrame({"other": ["w"]}))
+    encoder.fit_stream([one, two])
+    assert_same(encoder.transform(one), FrameEncoder().fit(pd.concat([one, two])).transform(one))
+    assert FrameEncoder().fit_stream([one, two], target="b").field_names_ == ["a"]
+    with pytest.raises(ValueError, match="holds no rows"):
+        FrameEncoder().fit_stream([one.head(0)])
+
+
+def test_a_failed_fit_leaves_the_one_before():
+    frame = pd.DataFrame({"p": ["x"], "q": ["y"]})
+    encoder = FrameEncoder().fit(frame)
+    with pytest.raises(ValueError, match="is 'i' an id"):
+        encoder.fit(pd.DataFrame({"a": ["x"], "i": [1]}))
+    assert encoder.transform(frame).nnz == 2
+
+
+def test_a_model_whose_encoder_has_grown_is_not_saved(tmp_path):
+    frame = pd.DataFrame({"p": ["x", "y"]})
+    model = FMRegressor(2, encoder=FrameEncoder({"p": OneHot()}), random_state=0).fit(frame, [1.0, 2.0])
+    model.encoder_.partial_fit(pd.DataFrame({"p": ["z"]}))
+    with pytest.raises(ValueError, match="the encoder makes 5 columns and the parameters have 4"):
+        model.save(tmp_path / "model.sfm")
 
 
 def test_parameters_grow_without_changing_a_prediction():
@@ -400,6 +473,90 @@ def test_polars_frames_are_encoded_like_pandas_frames():
         model = FMRegressor(encoder=fields, random_state=0).fit(part, [1.0, 2.0, 3.0])
         assert model.predict(part).shape == (3,)
         assert (model.encoder_ is None) == (columns == ["real"])
+
+
+@NEEDS_POLARS
+@pytest.mark.parametrize(
+    "encoder", [OneHot(), Hashed(10), Date(("hour",)), Counts(["t"])], ids=lambda e: type(e).__name__
+)
+def test_an_instant_is_one_level_in_every_kind_of_frame(encoder):
+    import polars as pl
+    import pyarrow as pa
+
+    stamps = pd.to_datetime(["2020-10-25 00:30", "2020-10-25 01:30", "2020-06-01 10:00"], utc=True).tz_convert(
+        "Europe/Vienna"
+    )
+    pandas = pd.DataFrame({"t": stamps})
+    arrow = pa.Table.from_pandas(pandas)
+    frames = {
+        "polars": pl.from_pandas(pandas),
+        "arrow": arrow,
+        "dictionary": pa.table({"t": arrow["t"].dictionary_encode()}),
+        "arrow-backed": arrow.to_pandas(types_mapper=pd.ArrowDtype),
+        "object": pandas.astype(object),
+    }
+    expected = FrameEncoder({"t": encoder})
+    X = expected.fit_transform(pandas)
+    for frame in frames.values():
+        ours = FrameEncoder({"t": encoder})
+        if not (isinstance(encoder, Date) and frame is frames["object"]):
+            assert_same(ours.fit_transform(frame), X)
+            assert_same(
+                through_state(ours).partial_fit(frame).transform(pandas), ours.partial_fit(pandas).transform(frame)
+            )
+            if isinstance(encoder, OneHot) and frame is not frames["object"]:
+                assert (ours.inverse_transform(X)["t"] == pandas["t"]).all()
+                assert ours.inverse_transform(X)["t"].dt.tz is not None
+
+
+@NEEDS_POLARS
+def test_lists_in_arrow_keep_their_members_exactly():
+    import datetime as dt
+
+    import polars as pl
+    import pyarrow as pa
+
+    big = 2**53
+    lists = [[big + 1, None], [big], None, []]
+    expected = FrameEncoder({"g": MultiHot()}).fit_transform(pd.DataFrame({"g": pd.Series(lists, dtype=object)}))
+    for kind in (pa.list_(pa.int64()), pa.large_list(pa.int64()), pa.list_view(pa.int64())):
+        frame = pa.table({"g": pa.array(lists, kind)})
+        assert_same(FrameEncoder({"g": MultiHot()}).fit_transform(frame), expected)
+    as_pandas = pa.table({"g": pa.array(lists)}).to_pandas(types_mapper=pd.ArrowDtype)
+    assert_same(FrameEncoder({"g": MultiHot()}).fit_transform(as_pandas), expected)
+    frame = pl.DataFrame({"g": [["a", None], ["b"]], "d": [[dt.date(2020, 1, 1)], []]})
+    frame = frame.with_columns(pl.col("g").cast(pl.List(pl.Categorical)))
+    encoder = FrameEncoder({"g": MultiHot(), "d": MultiHot()}).fit(frame)
+    assert encoder.get_feature_names_out().tolist()[2:4] == ["g=a", "g=b"]
+    assert encoder.get_feature_names_out().tolist()[-1] == "d=2020-01-01 00:00:00"
+
+
+@NEEDS_ARROW
+def test_arrow_cells_that_are_no_levels_are_refused_by_name():
+    import pyarrow as pa
+
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2]), pa.array(["a", None, "a"]))
+    encoder = FrameEncoder({"c": OneHot()}).fit(pa.table({"c": repeated}))
+    assert encoder.get_feature_names_out().tolist() == ["c=<unknown>", "c=<missing>", "c=a"]
+    for cells in (pa.array([{"x": 1}]), pa.array([b"x"]), pa.array([[1]]), pa.array([1], pa.duration("s"))):
+        with pytest.raises(TypeError, match="column 'c'"):
+            FrameEncoder({"c": OneHot()}).fit(pa.table({"c": cells}))
+
+
+@NEEDS_ARROW
+def test_columns_of_every_frame_are_found_by_name():
+    import pyarrow as pa
+
+    frame = pa.record_batch({"p": ["x", "y"], "q": ["y", "x"]})
+    swapped = pa.record_batch({"q": ["y", "x"], "p": ["x", "y"]})
+    for columns in (None, {"p": OneHot(), "q": OneHot()}):
+        encoder = FrameEncoder(columns).fit(frame)
+        assert encoder.feature_names_in_.tolist() == ["p", "q"]
+        if columns is None:
+            with pytest.raises(ValueError, match="feature names should match"):
+                encoder.transform(swapped)
+        else:
+            assert_same(encoder.transform(swapped), encoder.transform(frame))
 
 
 @NEEDS_POLARS

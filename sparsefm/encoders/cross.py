@@ -86,6 +86,9 @@ class _LevelNumbers:
     def read(self, frame: Frame) -> Cells:
         return OneHot()._read(frame[self.source], self.source)
 
+    def check(self, cells: Cells) -> None:
+        self._table.check(cells.levels)
+
     def add(self, cells: Cells) -> Ints:
         """Takes in the levels that are new; the numbers of all. (n_levels,)"""
         if not len(self.vocabulary):
@@ -190,6 +193,10 @@ class _Cross(Column):
         codes = np.full(len(present), -1, np.int64)
         codes[present], *parts = _pair_up(first.codes[present], second.codes[present])
         return PairCells(codes, parts[0], parts[1], (first, second))
+
+    def check(self, cells: PairCells, y: object) -> None:
+        for side, own in zip(self.sides, cells.sides, strict=True):
+            side.check(own)
 
     def count(self, cells: PairCells, y: object) -> None:
         numbers = [side.add(own) for side, own in zip(self.sides, cells.sides, strict=True)]

@@ -37,9 +37,9 @@ class Column(ABC):
 
     A frame is read once, `cells = column.read(frame)`, and what was read is counted or encoded or both:
 
-        fit              read, count, settle, encode_training
-        fit of chunks    read, count; read, count; ...; settle
-        partial_fit      read, count, settle: columns that exist never move, new ones come behind them
+        fit              read, check, count, settle, encode_training
+        fit of chunks    read, check, count; read, check, count; ...; settle
+        partial_fit      read, check, count, settle: columns that exist never move, new ones come behind them
         transform        read, encode
     """
 
@@ -67,6 +67,10 @@ class Column(ABC):
     @abstractmethod
     def read(self, frame: Frame) -> Any:
         """The cells of its sources, made ready to be counted and encoded. Refuses what it cannot read."""
+
+    def check(self, cells: Any, y: npt.NDArray[Any] | None) -> None:
+        """Raises for rows that cannot be counted; counting them, and settling later, raises nothing any more."""
+        return
 
     @abstractmethod
     def count(self, cells: Any, y: npt.NDArray[Any] | None) -> None:

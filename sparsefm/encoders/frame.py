@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import chain
 from numbers import Integral
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -129,20 +129,23 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def fit_stream(self, frames: Iterable[Any], *, target: str | None = None) -> Self:
         """Fit on frames that come one by one, to the same result as on all of their rows together.
 
-        target: the column that holds y, for `TargetStats`. The order of levels, `min_count` and `max_levels` are
-        those of the whole; means and deviations are, to rounding. Raises ValueError if no frame comes.
+        target: the column that holds y, for `TargetStats`; no field is made of it unless `columns` names it. The
+        order of levels, `min_count` and `max_levels` are those of the whole; means and deviations are, to rounding.
+        Raises ValueError if no row comes.
         """
-        fitted: dict[str, Column] = {}
+        fresh: dict[str, Column] = {}
         for X in frames:
-            frame, _ = self._open(X, reset=not fitted)
-            if not fitted:
-                fitted = self._columns(frame)
-                names = _named(X, fitted)
+            frame, n_rows, names = self._open(X)
+            if n_rows == 0:
+                continue
             y = None if target is None else _target(frame, target)
-            _count(fitted, _read(fitted, frame), y)
-        if not fitted:
-            raise ValueError("frames is empty: there is nothing to fit")
-        self._settle(fitted, named=names)
+            if not fresh:
+                fresh = self._columns({n: c for n, c in frame.items() if self.columns is not None or n != target})
+                named = _named(names, fresh)
+            _count(fresh, _read(fresh, frame), y)
+        if not fresh:
+            raise ValueError("frames holds no rows: there is nothing to fit")
+        self._settle(fresh, named=named)
         self._note({})
         return self
 
@@ -151,13 +154,14 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
         What a column stands for stays too: the mean and deviation of `Numeric` and the bins of `Binned` are
         those of the first fit. Levels that were too rare for `min_count` go on counting. Without a fit before,
-        this is the first.
+        this is the first. Rows that are refused change nothing.
         """
         if not hasattr(self, "columns_"):
             return self.fit(X, y)
-        frame, n_rows = self._open(X, reset=False)
-        _count(self.columns_, _read(self.columns_, frame), _labels(y, n_rows))
-        self._settle(self.columns_)
+        frame, n_rows, _ = self._open(X, known=True)
+        if n_rows:
+            _count(self.columns_, _read(self.columns_, frame), _labels(y, n_rows))
+            self._settle(self.columns_)
         return self
 
     def transform(self, X: Any, *, columns: Collection[str] | None = None) -> csr_array:
@@ -172,7 +176,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         absent = [name for name in chosen if name not in self.columns_]
         if absent:
             raise ValueError(f"not among the encoded columns: {absent}; these are {_listed(self.columns_)}")
-        frame, n_rows = self._open(X, reset=False, by_name=columns is not None)
+        frame, n_rows, _ = self._open(X, known=columns is None)
         fields = {name: column for name, column in self.columns_.items() if name in set(chosen)}
         _require(frame, chain.from_iterable(f.sources if columns is None else f.essential for f in fields.values()))
         blocks = {name: column.encode(column.read(frame)) for name, column in fields.items()}
@@ -189,7 +193,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         such as hashes and statistics of labels, are left out.
         """
         check_is_fitted(self, "columns_")
-        if not issparse(X):
+        if not issparse(X) or X.ndim != 2:
             X = check_array(X, ensure_min_samples=0, ensure_min_features=0)
         X = csr_array(X, copy=True)
         if X.shape[1] != self.n_features_out_:
@@ -197,7 +201,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         X.sum_duplicates()
         X.eliminate_zeros()
         parts = {name: column.decode(X[:, self._slice(name)]) for name, column in self.columns_.items()}
-        return pd.DataFrame({name: part for name, part in parts.items() if part is not None})
+        return pd.DataFrame({name: part for name, part in parts.items() if part is not None}, index=range(X.shape[0]))
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
         """Output column names: "user_id=196", "user_id=<unknown>", "age". (n_features_out_,) object"""
@@ -292,7 +296,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return fresh
 
     def _fit(self, X: Any, y: Any) -> tuple[int, dict[str, Block]]:
-        frame, n_rows = self._open(X, reset=True)
+        frame, n_rows, names = self._open(X, least=1)
         fresh, y = self._columns(frame), _labels(y, n_rows)
         _require(frame, chain.from_iterable(column.sources for column in fresh.values()))
         blocks: dict[str, Block] = {}
@@ -302,7 +306,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             for column in group.values():
                 column.settle()
             blocks |= {name: column.encode_training(read.pop(name), y) for name, column in group.items()}
-        self._settle(fresh, named=_named(X, fresh))
+        self._settle(fresh, named=_named(names, fresh))
         self._note(blocks)
         return n_rows, {name: blocks[name] for name in fresh}
 
@@ -323,6 +327,8 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self._runs = runs
         self.field_names_ = list(self.columns_)
         fields, lengths = np.array(runs, np.int64).reshape(-1, 2).T
+        if lengths.sum() > np.iinfo(np.int32).max:
+            raise ValueError(f"{lengths.sum()} columns in all, more than the {np.iinfo(np.int32).max} there can be")
         self.fields_ = np.repeat(fields.astype(np.int32), lengths)
         self.n_features_out_ = len(self.fields_)
         starts = np.cumsum(lengths) - lengths
@@ -364,29 +370,39 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self._note(blocks)
         return _stack([(self._places[name], b) for name, b in blocks.items()], n_rows, self.n_features_out_)
 
-    def _open(self, X: Any, *, reset: bool, by_name: bool = False) -> tuple[dict[str, pd.Series[Any]], int]:
-        """The columns of X by name and the number of rows."""
+    def _open(self, X: Any, *, least: int = 0, known: bool = False) -> _Opened:
+        """The columns of X by name. least: rows that it must have. known: it must look like what was fitted."""
         names: list[Any] = []
         if is_frame(X):
             names, series = columns_of(X)
+            head: Any = pd.DataFrame(columns=names)
         else:
-            rows = int(reset)  # fit needs one
-            X = check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=rows, estimator=self)
-            series = [pd.Series(X[:, i]).infer_objects() for i in range(X.shape[1])]
+            head = check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=least, estimator=self)
+            series = [pd.Series(head[:, i]).infer_objects() for i in range(head.shape[1])]
         n_rows = len(series[0]) if series else 0
-        if reset and (n_rows == 0 or not series):
+        if n_rows < least or not series:
             raise ValueError(
-                f"the frame has shape {(n_rows, len(series))}, a minimum of 1 row and 1 column is required"
+                f"the frame has shape {(n_rows, len(series))}, a minimum of {least} row and 1 column is required"
             )
         repeated = [name for name, count in Counter(names).items() if count > 1]
         if repeated:
             raise ValueError(f"column names must be unique, the frame repeats {_listed(repeated)}")
-        if self.columns is None and not by_name:
-            validate_data(self, X, reset=reset, skip_check_array=True)
-            names = names if reset else self.field_names_
+        if self.columns is None and known:
+            validate_data(self, head, reset=False, skip_check_array=True)
+            names = names or self._sources  # an array stands in for the frame
+        if self.columns is None and 0 < sum(isinstance(name, str) for name in names) < len(names):
+            raise TypeError(f"column names must all be text or none of them, got {_listed(names)}")
         if not any(isinstance(name, str) for name in names):
             names = [f"x{i}" for i in range(len(series))]
-        return dict(zip(names, series, strict=True)), n_rows
+        return _Opened(dict(zip(names, series, strict=True)), n_rows, names if is_frame(X) else [])
+
+
+class _Opened(NamedTuple):
+    """What a frame or array holds."""
+
+    columns: dict[str, pd.Series[Any]]
+    n_rows: int
+    names: list[Any]  # of a frame's columns
 
 
 def _groups(columns: Mapping[str, Column]) -> list[dict[str, Column]]:
@@ -416,11 +432,17 @@ def _read(columns: Mapping[str, Column], frame: Frame) -> dict[str, Any]:
 
 
 def _count(columns: Mapping[str, Column], read: Mapping[str, Any], y: npt.NDArray[Any] | None) -> None:
-    for group in _groups(columns):
-        if len(group) > 1:
-            _introduce([(cast(_Levels, column).table, read[name]) for name, column in group.items()])
-    for name in sorted(columns, key=lambda name: not isinstance(columns[name], _TargetStats)):
-        columns[name].count(read[name], y)  # those first that may refuse y, so that nothing has changed yet
+    """All columns take the rows, or none does."""
+    shared = [group for group in _groups(columns) if len(group) > 1]
+    for name, column in columns.items():
+        column.check(read[name], y)
+    for group in shared:
+        table = cast(_Levels, next(iter(group.values()))).table
+        table.check(list(chain.from_iterable(read[name].levels for name in group)))
+    for group in shared:
+        _introduce([(cast(_Levels, column).table, read[name]) for name, column in group.items()])
+    for name, column in columns.items():
+        column.count(read[name], y)
 
 
 def _labels(y: Any, n_rows: int) -> npt.NDArray[Any] | None:
@@ -439,9 +461,8 @@ def _target(frame: Frame, target: str) -> npt.NDArray[Any]:
     return np.asarray(frame[target])
 
 
-def _named(X: Any, columns: Mapping[str, Column]) -> bool:
-    """Was the encoder fitted on columns that have names of their own?"""
-    names = list(X.columns) if isinstance(X, pd.DataFrame) else getattr(X, "column_names", getattr(X, "columns", []))
+def _named(names: Collection[object], columns: Mapping[str, Column]) -> bool:
+    """Do all input columns have names of their own?"""
     return {source for column in columns.values() for source in column.sources} <= set(names)
 
 

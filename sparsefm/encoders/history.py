@@ -141,21 +141,31 @@ class _History(Column):
             raise TypeError(f"column {before!r} held {_KINDS[self.kind]} in fit, now {_KINDS[kind]}; convert it")
         return _Cells(users, user_levels, items, item_levels, kind, times)
 
-    def count(self, cells: _Cells, y: npt.NDArray[Any] | None) -> None:
+    def check(self, cells: _Cells, y: npt.NDArray[Any] | None) -> None:
         if cells.of is None:
             raise ValueError(f"column {self.name!r}: fit needs the input column {self.encoder.of!r}")
+        if cells.times is not None:
+            self._behind(cells.times[(cells.by >= 0) & (cells.of >= 0)])
+
+    def count(self, cells: _Cells, y: npt.NDArray[Any] | None) -> None:
+        assert cells.of is not None
         whole = (cells.by >= 0) & (cells.of >= 0)
         if not whole.any():
             return
         times = None if cells.times is None else cells.times[whole]
         users, items, times = _distinct(cells.by[whole], cells.of[whole], times)
-        if self.times is not None and times is not None:
-            parts = [self.times, times] if len(self.times) else [times]
-            if len({part.dtype for part in parts}) > 1:
-                parts = [_floats(part, str(self.encoder.before)) for part in parts]
-            self.kind, self.times = cells.kind, np.concatenate(parts)
+        if times is not None:
+            self.kind, self.times = cells.kind, self._behind(times)
         self.users = np.append(self.users, _admit(self.by, cells.by_levels, users))
         self.items = np.append(self.items, _admit(self.of, cells.of_levels, items))
+
+    def _behind(self, times: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The times counted so far and these, in one dtype."""
+        assert self.times is not None
+        parts = [part for part in (self.times, times) if len(part)]
+        if len({part.dtype for part in parts}) > 1:
+            parts = [_floats(part, str(self.encoder.before)) for part in parts]
+        return np.concatenate(parts) if parts else self.times
 
     def settle(self) -> None:
         if len(self.users) == self._n_settled:

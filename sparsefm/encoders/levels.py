@@ -182,12 +182,25 @@ class _LevelTable:
     def room(self) -> int | None:
         return None if self.max_levels is None else self.max_levels - len(self.vocabulary)
 
-    def count(self, levels: Sequence[Level], counts: Ints) -> None:
+    def check(self, levels: Sequence[Level]) -> None:
+        """Raises for datetimes that cannot stand in one vocabulary."""
         kinds = set(map(type, chain(levels, self.vocabulary.levels[:1], self.waiting.levels[:1])))
-        if pd.Timestamp in kinds:
-            stamps = chain(levels, self.vocabulary.levels[:1], self.waiting.levels[:1])
-            if kinds != {pd.Timestamp} or len({cast(Any, stamp).tz is None for stamp in stamps}) > 1:
-                raise TypeError(f"column {self.column!r} mixes datetimes with other levels, or naive and aware ones")
+        if pd.Timestamp not in kinds:
+            return
+        every = cast(list[pd.Timestamp], [*self.vocabulary.levels, *self.waiting.levels, *levels])
+        if kinds != {pd.Timestamp} or len({stamp.tz is None for stamp in every}) > 1:
+            raise TypeError(f"column {self.column!r} mixes datetimes with other levels, or naive and aware ones")
+        try:
+            years = pd.DatetimeIndex(every).year
+        except pd.errors.OutOfBoundsDatetime:
+            raise ValueError(
+                f"column {self.column!r}: the datetimes from {min(every)} to {max(every)} lie too far apart for the "
+                "finest unit among them; give them one coarse unit, such as .dt.as_unit('us')"
+            ) from None
+        if years.min() < 1 or years.max() > 9999:
+            raise ValueError(f"column {self.column!r}: datetimes must lie in the years 1 to 9999")
+
+    def count(self, levels: Sequence[Level], counts: Ints) -> None:
         if self.room == 0:
             return
         if len(self.vocabulary):
@@ -218,6 +231,12 @@ class _LevelTable:
             self.vocabulary = self.waiting
         self.waiting = Vocabulary(() if self.room == 0 else compress(self.waiting.levels, stays))
         self.counts = self.counts[stays] if len(self.waiting) else np.zeros(0, np.int64)
+
+
+def _sort(level: Level) -> str:
+    if isinstance(level, pd.Timestamp):
+        return "datetimes without a time zone" if level.tz is None else "datetimes with a time zone"
+    return "text" if isinstance(level, str) else "numbers"
 
 
 def _introduce(several: Sequence[tuple[_LevelTable, Cells]]) -> None:
@@ -270,6 +289,9 @@ class _Levels(Column):
         if missing:
             raise ValueError(f"column {self.name!r}: {missing} missing value(s), refused by missing='error'")
         return cells
+
+    def check(self, cells: Cells, y: object) -> None:
+        self.table.check(cells.levels)
 
     def count(self, cells: Cells, y: object) -> None:
         present = cells.codes if cells.codes.min(initial=0) >= 0 else cells.codes[cells.codes >= 0]
@@ -335,13 +357,12 @@ class _Levels(Column):
             some = ", ".join(_short(cells.levels[i]) for i in absent[:5]) + ", ..." * (len(absent) > 5)
             raise ValueError(f"column {self.name!r}: {len(absent)} unknown level(s), not seen in fit: {some}")
         if len(absent) == len(cells.levels) and len(self.vocabulary) > 0:  # nothing known: are these other ids?
-            fitted, found = (
-                {isinstance(level, str) for level in levels} for levels in (self.vocabulary.levels, cells.levels)
-            )
+            fitted, found = (set(map(_sort, levels)) for levels in (self.vocabulary.levels, cells.levels))
             if len(fitted) == len(found) == 1 and fitted != found:
                 warnings.warn(
                     f"column {self.name!r} was fitted on levels such as {_short(self.vocabulary.levels[0])} and now "
-                    f"holds only such as {_short(cells.levels[0])}: text and numbers never match; convert the column",
+                    f"holds only such as {_short(cells.levels[0])}: {fitted.pop()} and {found.pop()} never match; "
+                    "convert the column",
                     UserWarning,
                     stacklevel=2,
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, Self
@@ -46,7 +47,9 @@ class Numeric:
         _check_choice(column, "scale", self.scale, ("standard", None))
         _check_choice(column, "missing", self.missing, ("own", "ignore", "error"))
         if self.clip is not None and not (
-            isinstance(self.clip, (int, float)) and not isinstance(self.clip, bool) and 0 < self.clip < math.inf
+            isinstance(self.clip, (int, float))
+            and not isinstance(self.clip, bool)
+            and 0 < self.clip <= sys.float_info.max
         ):
             raise ValueError(f"column {column!r}: clip must be a number above 0 or None, got {_short(self.clip)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -102,7 +103,7 @@ class TargetStats:
     def __post_init__(self) -> None:
         if isinstance(self.columns, list):
             object.__setattr__(self, "columns", tuple(self.columns))
-        if isinstance(self.prior, Real) and not isinstance(self.prior, bool):
+        if isinstance(self.prior, Real) and not isinstance(self.prior, bool) and abs(self.prior) <= sys.float_info.max:
             object.__setattr__(self, "prior", float(self.prior))
 
     def _check(self, column: str) -> None:
@@ -181,6 +182,10 @@ class _Statistics(Column):
     def read(self, frame: Frame) -> StatisticCells:
         sides = [side.read(frame) for side in self.sides]
         return StatisticCells(sides, [_pair_up(sides[i].codes + 1, sides[j].codes + 1) for i, j in self.couples])
+
+    def check(self, cells: StatisticCells, y: npt.NDArray[Any] | None) -> None:
+        for side, own in zip(self.sides, cells.sides, strict=True):
+            side.check(own)
 
     def _levels(self, cells: StatisticCells, *, add: bool = False) -> Iterator[Ints]:
         """Statistic by statistic, the level of each row, -1 where it is unknown. add: take in what is new."""
@@ -279,8 +284,12 @@ class _TargetStats(_Statistics):
         self.edges: list[Floats] = []
         self.means = self.stds = np.zeros(0)
 
+    def check(self, cells: StatisticCells, y: npt.NDArray[Any] | None) -> None:
+        super().check(cells, y)
+        self._read_target(y)
+
     def count(self, cells: StatisticCells, y: npt.NDArray[Any] | None) -> None:
-        labels = self._labels(y)
+        labels, self.numeric, self.classes = self._read_target(y)
         levels = [numbers.astype(np.int32) for numbers in self._levels(cells, add=True)]
         self.rows.append((levels, labels))
 
@@ -329,14 +338,14 @@ class _TargetStats(_Statistics):
         return self._block(entries, cells)
 
     def encode_training(self, cells: StatisticCells, y: npt.NDArray[Any] | None) -> Block:
-        labels = self._labels(y)
+        labels, _, _ = self._read_target(y)
         out = self._out_of_fold(list(self._levels(cells)), labels)
         return self._block([self._entries(k, *statistic) for k, statistic in enumerate(out)], cells)
 
     # ---- labels ----
 
-    def _labels(self, y: npt.NDArray[Any] | None) -> Floats:
-        """y as numbers: as given, or the place of each row's class among those met so far."""
+    def _read_target(self, y: npt.NDArray[Any] | None) -> tuple[Floats, bool, list[Any] | None]:
+        """y as numbers, whether they are numbers as given, and else the classes met so far whose places they are."""
         if y is None:
             raise ValueError(f"column {self.name!r}: TargetStats are statistics of labels: fit needs y")
         values, words = _read_labels(y, self.name)
@@ -345,8 +354,7 @@ class _TargetStats(_Statistics):
             raise ValueError(f"column {self.name!r}: y is now {'numbers' if numeric else 'classes'} and was not before")
         if words is None:
             if self.classes is None:
-                self.numeric = True
-                return values
+                return values, True, None
             distinct, places = np.unique(values, return_inverse=True)
             words, values = distinct.tolist(), places.astype(np.float64)
         known = list(dict.fromkeys([*(self.classes or []), *words]))
@@ -355,8 +363,8 @@ class _TargetStats(_Statistics):
                 f"column {self.name!r}: y must be a number or of two classes, got {_short(known)}; of more classes "
                 "each needs statistics of its own, fitted on y == class"
             )
-        self.numeric, self.classes = numeric, known
-        return np.array([known.index(word) for word in words], np.float64)[values.astype(np.int64)]
+        number = np.array([known.index(word) for word in words], np.float64)
+        return number[values.astype(np.int64)], numeric, known
 
     def _settle_classes(self, y: Floats) -> Floats:
         """The labels of all rows counted, the larger of two classes as 1."""
@@ -409,7 +417,10 @@ class _TargetStats(_Statistics):
             bins = np.where(known, np.searchsorted(self.edges[k], values, side="right") + 1, 0)
             return [(bins + self.starts[k]).astype(np.int32)]
         numbers = np.zeros(len(values), np.float32)
-        numbers[known] = (self._scale(values[known]) - self.means[k]) / self.stds[k]
+        with np.errstate(over="ignore", under="ignore"):
+            numbers[known] = (self._scale(values[known]) - self.means[k]) / self.stds[k]
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"column {self.name!r}: statistics of such labels are too large for float32; rescale y")
         return [np.full(len(values), k, np.int32), numbers]
 
     def labels(self, name: str) -> list[str]:

@@ -7,7 +7,7 @@ import operator
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import date
 from itertools import pairwise, repeat
 from typing import Any, Self, cast
 
@@ -35,7 +35,7 @@ def _level(value: object, column: str) -> Level | None:
     if isinstance(value, (int, np.integer)) and not isinstance(value, np.timedelta64):
         if abs(int(value)) <= sys.float_info.max:  # pandas converts larger ones to float, and fails
             return int(value)
-    elif isinstance(value, (datetime, np.datetime64)):
+    elif isinstance(value, (date, np.datetime64)):
         stamp = pd.Timestamp(value)
         if pd.isna(stamp):
             return None

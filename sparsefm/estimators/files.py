@@ -18,6 +18,12 @@ _LABEL_KINDS = {"b": bool, "i": int, "u": int, "f": float, "U": str, "O": str}
 
 def to_state(model: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """A fitted estimator as a JSON-able dict and arrays."""
+    first = model.params_[0] if isinstance(model.params_, tuple) else model.params_
+    if isinstance(model.encoder_, FrameEncoder) and model.encoder_.n_features_out_ != first.n_features:
+        raise ValueError(
+            f"the encoder makes {model.encoder_.n_features_out_} columns and the parameters have "
+            f"{first.n_features}: it has grown since the fit; grow the parameters too (FMParams.grow) or fit again"
+        )
     options = model.get_params(deep=False)
     del options["callbacks"], options["encoder"]
     solver = make_solver(options["solver"])
