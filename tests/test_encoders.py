@@ -753,10 +753,8 @@ JUNK = st.one_of(
 )
 
 
-@settings(QUICK, max_examples=400)
-@given(st.data())
-def test_a_damaged_state_is_a_value_error_or_a_working_encoder(data):
-    frame, meta, arrays = example_state()
+def damage(data, meta, arrays):
+    """Change an entry or an array of a state, or two."""
     for _ in range(data.draw(st.integers(1, 2))):
         if data.draw(st.booleans()):
             path = data.draw(st.sampled_from(list(spots(meta))[1:]))
@@ -789,6 +787,13 @@ def test_a_damaged_state_is_a_value_error_or_a_working_encoder(data):
             elif array.ndim == 1 and array.size and array.dtype == np.uint8:
                 array[data.draw(st.integers(0, array.size - 1))] = data.draw(st.integers(0, 255))
                 arrays[name] = array
+
+
+@settings(QUICK, max_examples=400)
+@given(st.data())
+def test_a_damaged_state_is_a_value_error_or_a_working_encoder(data):
+    frame, meta, arrays = example_state()
+    damage(data, meta, arrays)
     try:
         encoder = FrameEncoder.from_state(meta, arrays)
     except ValueError:

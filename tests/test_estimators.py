@@ -596,5 +596,5 @@ def test_ids_that_turned_from_numbers_to_text_are_warned_of() -> None:
     ratings = pd.DataFrame({"user": [1, 2, 1, 2], "film": ["a", "a", "b", "b"]})
     model = FMRegressor(2, encoder=FrameEncoder({"user": OneHot(), "film": OneHot()}), random_state=0)
     model.fit(ratings, [1.0, 2.0, 3.0, 5.0])
-    with pytest.warns(UserWarning, match="text and numbers never match"):
+    with pytest.warns(UserWarning, match="numbers and text never match"):
         model.predict(ratings.astype({"user": str}))

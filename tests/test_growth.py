@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_encoders import QUICK, assert_same, assert_well_formed, ratings, tasks, through_state  # noqa: F401
+from test_encoders import QUICK, assert_same, assert_well_formed, damage, ratings, tasks, through_state  # noqa: F401
 
 import sparsefm
 from sparsefm import FMRegressor
@@ -573,6 +573,36 @@ def test_pandas_output_is_refused():
     encoder = FrameEncoder({"c": OneHot()}).set_output(transform="pandas")
     with pytest.raises(ValueError, match="sparse"):
         encoder.fit_transform(pd.DataFrame({"c": ["a"]}))
+
+
+# Hostile states --------------------------------------------------------------------------------------------
+
+
+@settings(QUICK, max_examples=300)
+@given(st.data(), st.booleans())
+def test_a_damaged_state_of_any_field_is_a_value_error_or_a_working_encoder(data, grown):
+    frame = table(12)
+    encoder = FrameEncoder(everything()).fit(frame, frame["rating"])
+    if grown:
+        more = table(12, 1, n_users=12)
+        encoder.partial_fit(more, more["rating"])
+    meta, arrays = encoder.to_state()
+    meta = json.loads(json.dumps(meta))
+    damage(data, meta, arrays)
+    try:
+        encoder = FrameEncoder.from_state(meta, arrays)
+    except ValueError:
+        return
+    encoder.get_feature_names_out()
+    for name, column in encoder.columns_.items():
+        if set(column.sources) <= set(frame.columns):
+            try:
+                X = encoder.transform(frame, columns=[name])
+            except (ValueError, TypeError) as error:  # a policy or an encoder that does not fit these cells
+                assert "column" in str(error)
+            else:
+                assert_well_formed(X, encoder)
+                assert np.isfinite(X.data).all()
 
 
 # Models that carry such encoders ---------------------------------------------------------------------------
