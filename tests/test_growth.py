@@ -599,10 +599,11 @@ def test_a_damaged_state_of_any_field_is_a_value_error_or_a_working_encoder(data
             try:
                 X = encoder.transform(frame, columns=[name])
             except (ValueError, TypeError) as error:  # a policy or an encoder that does not fit these cells
-                assert "column" in str(error)
+                fine = "column" in str(error)
             else:
                 assert_well_formed(X, encoder)
-                assert np.isfinite(X.data).all()
+                fine = np.isfinite(X.data).all()
+            assert fine
 
 
 # Models that carry such encoders ---------------------------------------------------------------------------

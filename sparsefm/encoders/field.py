@@ -131,7 +131,9 @@ def _stack(blocks: Sequence[tuple[int | Ints, Block]], n_rows: int, n_columns: i
         else:
             before = np.cumsum(block.counts, dtype=np.int64) - block.counts
             places = np.repeat(free - before, block.counts) + np.arange(len(block.indices))
-        if isinstance(columns, int):
+        if isinstance(columns, int) and table:
+            np.add(block.indices, columns, out=indices[places], dtype=dtype, casting="unsafe")
+        elif isinstance(columns, int):
             indices[places] = np.add(block.indices, columns, dtype=dtype)
         else:
             indices[places] = columns[block.indices]

@@ -203,10 +203,13 @@ class _LevelTable:
     def count(self, levels: Sequence[Level], counts: Ints) -> None:
         if self.room == 0:
             return
-        if len(self.vocabulary):
-            absent = self.vocabulary.numbers(levels) < 0
-            levels, counts = list(compress(levels, absent)), counts[absent]
-        numbers = self.waiting.numbers(levels) if len(self.waiting) else np.full(len(levels), -1)
+        if len(self.vocabulary) == len(self.waiting) == 0:
+            self.waiting.extend(levels)
+            self.counts = counts
+            return
+        absent = self.vocabulary.numbers(levels) < 0
+        levels, counts = list(compress(levels, absent)), counts[absent]
+        numbers = self.waiting.numbers(levels)
         fresh = numbers < 0
         numbers[fresh] = np.arange(fresh.sum()) + len(self.waiting)
         self.waiting.extend(compress(levels, fresh))
@@ -219,16 +222,17 @@ class _LevelTable:
             kept = np.sort(kept[np.argsort(-self.counts[kept], kind="stable")[: self.room]])
         if len(kept) == 0:
             return
+        stamps = isinstance(self.waiting.levels[0], pd.Timestamp)
+        if len(kept) == len(self.counts) and not len(self.vocabulary) and not stamps:
+            self.vocabulary, self.waiting, self.counts = self.waiting, Vocabulary(), self.counts[:0]
+            return
         stays = np.ones(len(self.counts), np.bool_)
         stays[kept] = False
         levels = list(compress(self.waiting.levels, ~stays))
-        if isinstance(levels[0], pd.Timestamp):
-            alike = pd.DatetimeIndex(cast(Any, [*self.vocabulary.levels, *levels]))  # of one unit
+        self.vocabulary.extend(levels)
+        if stamps:
+            alike = pd.DatetimeIndex(cast(Any, self.vocabulary.levels))  # of one unit
             self.vocabulary = Vocabulary(alike.tolist(), self.vocabulary.zone)
-        elif stays.any() or len(self.vocabulary):
-            self.vocabulary.extend(levels)
-        else:
-            self.vocabulary = self.waiting
         self.waiting = Vocabulary(() if self.room == 0 else compress(self.waiting.levels, stays))
         self.counts = self.counts[stays] if len(self.waiting) else np.zeros(0, np.int64)
 
@@ -294,8 +298,11 @@ class _Levels(Column):
         self.table.check(cells.levels)
 
     def count(self, cells: Cells, y: object) -> None:
-        present = cells.codes if cells.codes.min(initial=0) >= 0 else cells.codes[cells.codes >= 0]
-        rows = np.bincount(present, minlength=cells.n_cells)
+        if isinstance(self.encoder, OneHot) and self.encoder.min_count == 1 and self.encoder.max_levels is None:
+            rows = np.ones(cells.n_cells, np.int64)  # which is frequent enough
+        else:
+            present = cells.codes if cells.codes.min(initial=0) >= 0 else cells.codes[cells.codes >= 0]
+            rows = np.bincount(present, minlength=cells.n_cells)
         if isinstance(self.encoder, MultiHot):
             rows = np.bincount(cells.level, rows[cells.cell], minlength=len(cells.levels)).astype(np.int64)
         if not self.table.vocabulary.levels:
@@ -320,7 +327,7 @@ class _Levels(Column):
             strange = np.zeros(cells.n_cells + 1, np.bool_)  # the last cell is the missing one: code -1
             strange[cells.cell[unknown[cells.level]]] = True
             block = block._replace(unknown=_share(strange[cells.codes]))
-        return block._replace(missing=_share(cells.codes < 0))
+        return block._replace(missing=_share(cells.codes < 0) if cells.codes.min(initial=0) < 0 else 0.0)
 
     def _encode_single(self, codes: Ints, columns: npt.NDArray[np.int32]) -> Block:
         indices = columns[codes]

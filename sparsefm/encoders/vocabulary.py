@@ -114,27 +114,34 @@ class Vocabulary:
     """
 
     def __init__(self, levels: Iterable[Level] = (), zone: str = "UTC") -> None:
-        self.levels: list[Level] = []
-        self.zone = zone
-        self._numbers: dict[object, int] = {}
-        self.extend(levels)
+        self.levels, self.zone = list(levels), zone
+        self._numbers: dict[object, int] = {}  # of the first levels, the rest when first asked
+        self._file()
 
     def __len__(self) -> int:
         return len(self.levels)
 
+    def _file(self) -> dict[object, int]:
+        filed = len(self._numbers)
+        if filed < len(self.levels):
+            more = dict(zip(_keys(self.levels[filed:]), range(filed, len(self.levels)), strict=True))
+            if filed:
+                self._numbers.update(more)
+            else:
+                self._numbers = more
+            if len(self._numbers) != len(self.levels):
+                raise ValueError("a vocabulary holds each level once, got a repeated level")
+        return self._numbers
+
     def extend(self, levels: Iterable[Level]) -> None:
-        """Takes in new levels behind those that are here."""
-        first = len(self.levels)
+        """Takes in levels, which must be new, behind those that are here."""
         self.levels.extend(levels)
-        self._numbers.update(zip(_keys(self.levels[first:]), range(first, len(self.levels)), strict=True))
-        if len(self._numbers) != len(self.levels):
-            raise ValueError("a vocabulary holds each level once, got a repeated level")
 
     def numbers(self, levels: Sequence[Level]) -> Ints:
         """The number of each level, -1 for one that is not here. (n,) int64"""
         if len(levels) == len(self.levels) and all(map(operator.is_, levels, self.levels)):  # of the rows just counted
             return np.arange(len(levels))
-        return np.fromiter(map(self._numbers.get, _keys(levels), repeat(-1)), np.int64, len(levels))
+        return np.fromiter(map(self._file().get, _keys(levels), repeat(-1)), np.int64, len(levels))
 
     def labels(self) -> list[str]:
         """The levels as text; strings are quoted where they could be taken for something else."""
