@@ -320,7 +320,7 @@ class _TargetStats(_Statistics):
                 values = self._scale(values)
                 mean, std = (values.mean(), values.std()) if len(values) else (0.0, 0.0)
                 means.append(mean)
-                stds.append(std if std > 1e-9 * abs(mean) else 1.0)  # equal but for rounding
+                stds.append(_spread(std, mean))
         self.means, self.stds = np.array(means), np.array(stds)
         self._lay_out()
 
@@ -493,7 +493,7 @@ class _Counts(_Statistics):
             for counts in self.counts:  # n rows of a level leave themselves out
                 values = np.log1p(np.maximum(counts - 1, 0))
                 mean = np.average(values, weights=counts)
-                moments.append((mean, math.sqrt(np.average((values - mean) ** 2, weights=counts)) or 1.0))
+                moments.append((mean, _spread(math.sqrt(np.average((values - mean) ** 2, weights=counts)), mean)))
             self.means, self.stds = np.array(moments).T.copy()
         self._lay_out()
 
@@ -590,6 +590,11 @@ def _rows_of_other_folds(levels: npt.NDArray[Any], y: Floats, order: Ints) -> tu
     n = (np.bincount(cell, minlength=n_cells).reshape(-1, _FOLDS) @ others).ravel()
     s = (np.bincount(cell, y, n_cells).reshape(-1, _FOLDS) @ others).ravel()
     return n[cell].astype(np.int64), s[cell]
+
+
+def _spread(std: float, mean: float) -> float:
+    """What to divide by: 1 where the values are equal but for rounding."""
+    return std if std > 1e-9 * abs(mean) else 1.0
 
 
 def _accumulate(total: npt.NDArray[Any], more: npt.NDArray[Any]) -> npt.NDArray[Any]:
