@@ -120,7 +120,7 @@ def _stack(blocks: Sequence[tuple[int | Ints, Block]], n_rows: int, n_columns: i
     nnz, limit = int(indptr[-1]), np.iinfo(np.int32).max
     dtype = np.int64 if max(nnz, n_columns) > limit else np.int32
     indices, data = np.empty(nnz, dtype), np.ones(nnz, np.float32)
-    table = all(block.counts is None for _, block in blocks)
+    table = len(blocks) == 1 or all(block.counts is None for _, block in blocks)  # places need not be looked up
     free = indptr[:-1].copy()  # the next free place of each row
     for i, (columns, block) in enumerate(blocks):
         places: Any
