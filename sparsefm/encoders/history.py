@@ -394,6 +394,7 @@ def _distinct(users: Ints, items: Ints, times: npt.NDArray[Any] | None) -> tuple
     codes, keys = pd.factorize(users * n_items + items)
     if times is not None:
         times = pd.Series(times).groupby(codes).min().to_numpy()
+        times = times.astype(np.int64) if (times == np.floor(times)).all() else times  # whatever was left out
     return keys // n_items, keys % n_items, times
 
 
