@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -159,6 +160,12 @@ def _short(value: object) -> str:
 def _check_choice(column: str, option: str, value: object, choices: Sequence[str | None]) -> None:
     if not (value is None or isinstance(value, str)) or value not in choices:
         raise ValueError(f"column {column!r}: {option} must be one of {choices}, got {_short(value)}")
+
+
+def _check_integer(column: str, option: str, value: object, low: int, high: int | None = None) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool) or not low <= int(value) <= (high or int(value)):
+        wanted = f"above {low - 1}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"column {column!r}: {option} must be an integer {wanted}, got {_short(value)}")
 
 
 def _entry(meta: object, key: str, *types: type) -> Any:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from itertools import compress
-from numbers import Integral
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -15,7 +14,20 @@ import pandas as pd
 from pandas.api import types
 from scipy.sparse import csr_array
 
-from .field import Block, Column, Frame, Ints, State, _array, _check_choice, _entry, _expect_keys, _share, _short
+from .field import (
+    Block,
+    Column,
+    Frame,
+    Ints,
+    State,
+    _array,
+    _check_choice,
+    _check_integer,
+    _entry,
+    _expect_keys,
+    _share,
+    _short,
+)
 from .vocabulary import Level, Vocabulary, _factorize
 
 _BATCH = 1 << 20  # entries made at a time: the working arrays stay small beside the output
@@ -79,8 +91,7 @@ class History:
         if len(set(named.values())) < len(named):
             raise ValueError(f"column {column!r}: {' and '.join(named)} must be different columns, got {named}")
         for option, limit in (("min_count", self.min_count), ("last", 1 if self.last is None else self.last)):
-            if not isinstance(limit, Integral) or isinstance(limit, bool) or limit < 1:
-                raise ValueError(f"column {column!r}: {option} must be an integer above 0, got {_short(limit)}")
+            _check_integer(column, option, limit, 1)
         _check_choice(column, "weight", self.weight, ("sqrt", "sym"))
         if self.decay is not None:
             if not isinstance(self.decay, (int, float)) or isinstance(self.decay, bool) or not 0 < self.decay <= 1:

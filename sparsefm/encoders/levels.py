@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import chain, compress
-from numbers import Integral
 from typing import Any, Literal, NamedTuple, Self, cast
 
 import numpy as np
@@ -25,6 +24,7 @@ from .field import (
     State,
     _array,
     _check_choice,
+    _check_integer,
     _entry,
     _expect_keys,
     _share,
@@ -49,8 +49,7 @@ def _check_levels(encoder: OneHot | MultiHot, column: str) -> None:
     _check_choice(column, "missing", encoder.missing, ("own", "ignore", "error"))
     limit = 1 if encoder.max_levels is None else encoder.max_levels
     for option, value in (("min_count", encoder.min_count), ("max_levels", limit)):
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"column {column!r}: {option} must be an integer above 0, got {_short(value)}")
+        _check_integer(column, option, value, 1)
     if encoder.unknown == "error" and (encoder.min_count > 1 or encoder.max_levels is not None):
         raise ValueError(
             f"column {column!r}: unknown='error' would refuse the rare levels of the training data itself; "

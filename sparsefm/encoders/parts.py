@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from hashlib import blake2b
 from itertools import pairwise
-from numbers import Integral
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -26,6 +25,7 @@ from .field import (
     State,
     _array,
     _check_choice,
+    _check_integer,
     _expect_keys,
     _share,
     _short,
@@ -374,11 +374,6 @@ class _Date(Column):
             raise ValueError(f"column {name!r}: {len(self.years)} years do not go with {encoder}")
         self.settle()
         return self
-
-
-def _check_integer(column: str, option: str, value: object, low: int, high: int) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or not low <= int(value) <= high:
-        raise ValueError(f"column {column!r}: {option} must be an integer from {low} to {high}, got {_short(value)}")
 
 
 def _refuse_missing(column: Column, missing: npt.NDArray[np.bool_]) -> None:

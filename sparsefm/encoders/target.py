@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import chain, combinations, pairwise
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -17,7 +17,20 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from .cross import _LevelNumbers, _pair_up, _PairNumbers
-from .field import Block, Column, Frame, Ints, State, _array, _check_choice, _entry, _expect_keys, _share, _short
+from .field import (
+    Block,
+    Column,
+    Frame,
+    Ints,
+    State,
+    _array,
+    _check_choice,
+    _check_integer,
+    _entry,
+    _expect_keys,
+    _share,
+    _short,
+)
 from .levels import Cells
 from .vocabulary import Level, _factorize
 
@@ -34,11 +47,6 @@ def _check_columns(encoder: TargetStats | Counts, column: str) -> None:
         raise ValueError(f"column {column!r}: columns must be distinct, got {_short(names)}")
     if encoder.crosses not in (1, 2) or isinstance(encoder.crosses, bool):
         raise ValueError(f"column {column!r}: crosses must be 1 or 2, got {_short(encoder.crosses)}")
-
-
-def _check_integer(column: str, option: str, value: object, least: int, most: int) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or not least <= int(value) <= most:
-        raise ValueError(f"column {column!r}: {option} must be an integer from {least} to {most}, got {_short(value)}")
 
 
 @dataclass(frozen=True)
