@@ -77,7 +77,7 @@ min-versions: wheel
 	rm -rf build/min && mkdir -p build/min && $(PYTHON) -m venv build/min/venv
 	PIP_CONSTRAINT=$(CURDIR)/constraints-min.txt build/min/venv/bin/python -m pip --disable-pip-version-check install -q numpy scipy pandas scikit-learn safetensors pytest hypothesis
 	build/min/venv/bin/python -m pip --disable-pip-version-check install -q --no-deps dist/*-abi3-*.whl
-	cp -r tests datasets notebooks README.md build/min/
+	cp -r tests datasets docs notebooks README.md build/min/
 	cd build/min && venv/bin/python -m pytest -p no:cacheprovider -c $(CURDIR)/pyproject.toml --rootdir=. -m "not slow" tests
 
 bench: $(VENV)/check
