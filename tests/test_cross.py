@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import eye_array
+from test_encoders import assert_same
 
 from sparsefm.encoders import FrameEncoder, OneHot
 from sparsefm.encoders.cross import Cross, _Cross, _PairNumbers
@@ -45,12 +46,6 @@ def through_state(column):
         assert array.flags.c_contiguous
         assert array.dtype in (np.int64, np.uint8)
     return _Cross.from_state(column.name, column.encoder, json.loads(json.dumps(meta)), arrays)
-
-
-def assert_same(X, Y):
-    assert X.shape == Y.shape
-    for part in ("indptr", "indices", "data"):
-        np.testing.assert_array_equal(getattr(X, part), getattr(Y, part))
 
 
 # The reference -----------------------------------------------------------------------------------------------

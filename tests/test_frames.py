@@ -329,7 +329,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: py
 
 def parquet(path: Path, columns: dict[str, Any], row_group_size: int = 3) -> Path:
     pa = pytest.importorskip("pyarrow", reason="an extra: sparsefm[arrow]")
-    pq = pytest.importorskip("pyarrow.parquet")
+    pq = pytest.importorskip("pyarrow.parquet", reason="an extra: sparsefm[arrow]")
     pq.write_table(pa.table(columns), path, row_group_size=row_group_size)
     return path
 

@@ -1,7 +1,6 @@
 """`History` against a brute force in plain Python, written from its definition."""
 
 import importlib.util
-import json
 import math
 
 import numpy as np
@@ -9,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_encoders import assert_same, through_state
 
 from sparsefm.encoders import FrameEncoder, History, OneHot, history
 
@@ -64,12 +64,6 @@ def assert_matches(spec, fitted, frame, encoder, X):
         assert (np.diff(X.indices[a:b]) > 0).all()
 
 
-def assert_same(X, Y):
-    assert X.shape == Y.shape
-    for part in ("indptr", "indices", "data"):
-        np.testing.assert_array_equal(getattr(X, part), getattr(Y, part))
-
-
 def assert_same_state(encoder, other):
     (meta, arrays), (other_meta, others) = encoder.to_state(), other.to_state()
     assert meta == other_meta
@@ -86,14 +80,6 @@ def assert_leaves_out_own(frame, encoder, X):
     for row, item in enumerate(frame["item_id"]):
         if f"seen={item}" in names:
             assert dense[row, names.index(f"seen={item}")] == 0
-
-
-def through_state(encoder):
-    meta, arrays = encoder.to_state()
-    for array in arrays.values():
-        assert array.flags.c_contiguous
-        assert array.dtype in (np.int64, np.uint8, np.float64)
-    return FrameEncoder.from_state(json.loads(json.dumps(meta)), arrays)
 
 
 def seen(**options):

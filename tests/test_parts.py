@@ -3,7 +3,6 @@
 import datetime as dt
 import hashlib
 import importlib.util
-import json
 import math
 from decimal import Decimal
 from itertools import pairwise
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_encoders import assert_same, through_state
 
 from sparsefm.encoders import Binned, Date, FrameEncoder, Hashed
 
@@ -44,20 +44,6 @@ def assert_sound(fitted, X):
     assert X.shape[1] == fitted.n_features_out_
     for a, b in pairwise(X.indptr.tolist()):
         assert (np.diff(X.indices[a:b]) > 0).all()
-
-
-def assert_same(X, Y):
-    assert X.shape == Y.shape
-    for part in ("indptr", "indices", "data"):
-        np.testing.assert_array_equal(getattr(X, part), getattr(Y, part))
-
-
-def through_state(fitted):
-    meta, arrays = fitted.to_state()
-    for array in arrays.values():
-        assert array.flags.c_contiguous
-        assert array.dtype in (np.int64, np.uint8, np.float64)
-    return FrameEncoder.from_state(json.loads(json.dumps(meta)), arrays)
 
 
 @pytest.mark.parametrize("specification", [Binned(3), Hashed(4), Date()])
@@ -353,7 +339,7 @@ def test_date_layout():
 @pytest.mark.parametrize("dtype", ["category", "object", "timestamp[us][pyarrow]", "date32[pyarrow]"])
 def test_datetimes_of_any_type(dtype):
     if "pyarrow" in dtype:
-        pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow", reason="an extra: sparsefm[arrow]")
     cells = pd.Series(pd.to_datetime(["2020-02-29", None])).astype(dtype)
     fitted = encoder(Date(("month",))).fit(frame(cells))
     assert rows(fitted, fitted.transform(frame(cells))) == [{"c=month 2": 1.0}, {"c=<missing>": 1.0}]

@@ -15,16 +15,13 @@ import bz2
 import csv
 import gzip
 import lzma
-import math
 import os
-import re
 import zipfile
 import zlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
 from numbers import Integral
 from pathlib import Path
@@ -34,7 +31,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from .movielens import DataFileError, _is_plain_integer, _text
+from .movielens import DataFileError
+from .parquet import _check_types, _open_parquet, _parquet_frames
+from .values import _DTYPES, _EXPECTED, _convert, _MisfitError, _settle
 
 __all__ = ["iter_frames", "load_avazu", "load_criteo", "load_recbole"]
 
@@ -82,107 +81,6 @@ _BY_SUFFIX = {
     **{f".{suffix}": "recbole" for suffix in _RECBOLE_FILES},
 }
 _COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-
-# -------------------------------------------------------------------------------------------------- values
-
-# What a user may ask for. The readers know three more: "any" and "token" are to be settled by the first chunk,
-# a token never as float64; "token_seq" and "hour" are what RecBole and Avazu write.
-_DTYPES = ("str", "int64", "Int64", "float64")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|nan", re.IGNORECASE)
-_INTEGER = re.compile(r"[+-]?[0-9]+")
-
-
-def _is_number(text: str) -> bool:
-    return _NUMBER.fullmatch(text) is not None and not math.isinf(float(text))
-
-
-def _settle(levels: Iterable[str], floats: bool) -> str:
-    """The dtype of a column with these distinct texts; an integer must be a plain one, so that 007 is text."""
-    levels = set(levels)
-    gaps = "" in levels
-    levels.discard("")
-    if levels and all(map(_is_plain_integer, levels)):
-        return "Int64" if gaps else "int64"
-    # beyond 2**53 a float is another number than the text
-    if floats and all(
-        _is_number(level) and (not _INTEGER.fullmatch(level) or (_is_plain_integer(level) and abs(int(level)) <= 2**53))
-        for level in levels
-    ):
-        return "float64" if levels else "str"
-    return "str"
-
-
-def _integer(text: str) -> int:
-    if not _is_plain_integer(text):
-        raise ValueError
-    return int(text)
-
-
-def _float(text: str) -> float:
-    if not _is_number(text):
-        raise ValueError
-    return float(text)
-
-
-def _sequence(text: str) -> str:
-    if "|" in text:
-        raise ValueError
-    return "|".join(text.split(" "))
-
-
-def _hour(text: str) -> datetime:
-    if not re.fullmatch(r"[0-9]{8}", text):
-        raise ValueError
-    return datetime.strptime(text, "%y%m%d%H")
-
-
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "str": str,
-    "int64": _integer,
-    "Int64": _integer,
-    "float64": _float,
-    "token_seq": _sequence,
-    "hour": _hour,
-}
-_EXPECTED = {
-    "int64": "an integer without gaps",
-    "Int64": "an integer or a gap",
-    "float64": "a finite number or a gap",
-    "token_seq": "words without a |",
-    "hour": "an hour as YYMMDDHH",
-}
-
-
-class _MisfitError(ValueError):
-    """The value in a row is not what the dtype says."""
-
-    def __init__(self, row: int, text: str) -> None:
-        self.row, self.text = row, text
-
-
-def _convert(texts: npt.NDArray[np.object_], dtype: str) -> pd.Series[Any]:
-    """(n,) texts, empty where there is a gap, as a column; each distinct text is parsed once."""
-    parse = _PARSERS[dtype]
-    codes, levels = pd.factorize(texts)
-    values: list[Any] = []
-    misfits = []
-    for code, level in enumerate(levels):
-        try:
-            if level == "" and dtype == "int64":
-                raise ValueError
-            values.append(None if level == "" else parse(level))
-        except ValueError:
-            misfits.append(code)
-    if misfits:
-        row = int(np.flatnonzero(np.isin(codes, misfits))[0])
-        raise _MisfitError(row, texts[row])
-    if dtype in ("str", "token_seq"):
-        column = _text(values)
-    else:
-        column = pd.Series(values, dtype="datetime64[s]" if dtype == "hour" else dtype)
-    return column.take(codes).reset_index(drop=True)
-
-
 # --------------------------------------------------------------------------------------------- cutting text
 
 
@@ -340,144 +238,6 @@ def _text_frames(
                     ) from None
             yield pd.DataFrame(frame).set_axis(pd.RangeIndex(n_rows, n_rows + len(lines)))
             n_rows += len(lines)
-    if n_rows == 0:
-        raise DataFileError(f"{', '.join(str(file.path) for file in files)}: no rows")
-
-
-# ------------------------------------------------------------------------------------------------- parquet
-
-
-@dataclass(frozen=True)
-class _ParquetFile:
-    path: Path
-    types: dict[str, Any]  # Arrow's types by column; see _arrow_type
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError("Parquet files are read with pyarrow: pip install sparsefm[arrow]") from error
-    return pyarrow, pyarrow.parquet
-
-
-def _arrow_type(kind: Any) -> Any:
-    """The type without regard to how it is stored: dictionaries decoded, all text the same."""
-    pa, _ = _pyarrow()
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return pa.string() if str(kind) in ("large_string", "string_view", "null") else kind
-
-
-def _open_parquet(path: Path) -> _ParquetFile:
-    pa, parquet = _pyarrow()
-    try:
-        with parquet.ParquetFile(path) as file:
-            schema = file.schema_arrow
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataFileError(f"{path} is no whole Parquet file: {error}") from error
-    types: dict[str, Any] = {}
-    for field in schema:
-        if field.name in types:
-            raise DataFileError(f"{path}: two columns have the name {field.name!r}")
-        types[field.name] = _arrow_type(field.type)
-    return _ParquetFile(path, types)
-
-
-def _convert_cells(cells: Any, dtype: str | None, gaps: bool) -> Any:
-    """An Arrow column as pandas', in `dtype` or, if that is None, in its own type, nullable if there may be gaps."""
-    pa, _ = _pyarrow()
-    if pa.types.is_dictionary(cells.type):
-        cells = cells.cast(cells.type.value_type)
-    if _arrow_type(cells.type) == pa.string() or dtype == "str":
-        texts = cells.cast(pa.string()).to_pylist()
-        if dtype in (None, "str"):
-            return _text(texts)
-        # by the rule for text files: Arrow would make 7 of 007
-        return _convert(np.array(["" if text is None else text for text in texts], dtype=object), dtype)
-    if dtype is not None:
-        cells = cells.cast(pa.float64() if dtype == "float64" else pa.int64())
-        gaps = dtype == "Int64"
-    if not (pa.types.is_integer(cells.type) or pa.types.is_boolean(cells.type)):
-        return cells.to_pandas()
-    if cells.null_count and not gaps:
-        raise _MisfitError(cells.is_null().to_pylist().index(True), "")
-    plain = np.dtype(cells.type.to_pandas_dtype())
-    # numpy's int8 is pandas' Int8, uint8 is UInt8
-    name = "boolean" if plain == np.bool_ else plain.name.replace("i", "I").replace("u", "U")
-    column = pa.table({"": cells}).to_pandas(types_mapper=lambda _: pd.api.types.pandas_dtype(name))[""]
-    return column if gaps else column.astype(plain)
-
-
-def _check_types(files: Sequence[_ParquetFile], columns: Sequence[str], given: dict[str, str]) -> None:
-    first = files[0]
-    for file in files:
-        for column in columns:
-            if column not in given and file.types[column] != first.types[column]:
-                raise DataFileError(
-                    f"{file.path}: column {column!r} is {file.types[column]}, in {first.path} it is "
-                    f'{first.types[column]}; pass dtypes={{"{column}": "str"}}'
-                )
-
-
-def _batches(file: _ParquetFile, columns: Sequence[str], rows: int) -> Iterator[Any]:
-    pa, parquet = _pyarrow()
-    n_rows = 0
-    try:
-        with parquet.ParquetFile(file.path) as opened:
-            for batch in opened.iter_batches(batch_size=rows, columns=list(columns)):
-                yield batch
-                n_rows += len(batch)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataFileError(f"{file.path}: cannot be read beyond row {n_rows}: {error}") from error
-
-
-def _gaps(files: Sequence[_ParquetFile], columns: Sequence[str]) -> set[str]:
-    """Columns of integers or booleans with a gap anywhere.
-
-    They are read for it. The footer's statistics would be quicker, but may be absent, and pyarrow ends the
-    process when it asks a damaged footer for them.
-    """
-    pa, _ = _pyarrow()
-    types = files[0].types
-    asked = [c for c in columns if pa.types.is_integer(types[c]) or pa.types.is_boolean(types[c])]
-    return {
-        column
-        for file in files
-        for batch in (_batches(file, asked, 100_000) if asked else ())
-        for column in asked
-        if batch.column(column).null_count
-    }
-
-
-def _parquet_frames(
-    files: Sequence[_ParquetFile], columns: Sequence[str], rows: int, given: dict[str, str]
-) -> Iterator[pd.DataFrame]:
-    pa, _ = _pyarrow()
-    gaps = _gaps(files, [column for column in columns if column not in given])
-    n_rows = 0
-    for file in files:
-        in_file = 0
-        for batch in _batches(file, columns, rows):
-            frame: dict[str, Any] = {}
-            for column in columns:
-                where = f"rows {in_file + 1} to {in_file + len(batch)}"
-                try:
-                    frame[column] = _convert_cells(batch.column(column), given.get(column), column in gaps)
-                    continue
-                except _MisfitError as misfit:
-                    where, what = f"row {in_file + misfit.row + 1}", misfit.text or "a gap"
-                except (pa.ArrowException, UnicodeDecodeError) as error:
-                    what = str(error)
-                raise DataFileError(
-                    f"{file.path}, {where}: column {column!r} is not {given.get(column, 'as its type says')}, found "
-                    f'{what}; leave its dtype to the file or pass dtypes={{"{column}": "str"}}'
-                )
-            if len(batch):
-                yield pd.DataFrame(frame).set_axis(pd.RangeIndex(n_rows, n_rows + len(batch)))
-            in_file += len(batch)
-            n_rows += len(batch)
     if n_rows == 0:
         raise DataFileError(f"{', '.join(str(file.path) for file in files)}: no rows")
 
