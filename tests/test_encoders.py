@@ -2,6 +2,7 @@
 
 import datetime as dt
 import doctest
+import importlib
 import importlib.util
 import json
 import math
@@ -673,8 +674,12 @@ def test_scikit_learn_checks_pass(estimator, check):
     check(estimator)
 
 
-def test_the_example_in_the_docstring_runs():
-    assert doctest.testmod(encoders.frame, raise_on_error=True).attempted > 5
+@pytest.mark.parametrize("room", ["cross", "frame", "history", "levels", "numeric", "parts", "target"])
+def test_the_examples_in_the_docstrings_run(room):
+    module = importlib.import_module(f"sparsefm.encoders.{room}")
+    failed, attempted = doctest.testmod(module)
+    assert failed == 0
+    assert attempted > 2
 
 
 def test_it_stands_in_a_pipeline(ratings, specification):

@@ -1,5 +1,6 @@
 """The readers of libsvm, libFM and libFFM text against a slow reference; the writers against the readers."""
 
+import doctest
 import gzip
 import math
 import mmap
@@ -661,3 +662,10 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
 def test_the_names_are_public():
     for name in text.__all__:
         assert getattr(datasets, name) is getattr(text, name)
+
+
+def test_the_examples_in_the_docstrings_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    failed, attempted = doctest.testmod(datasets.text)
+    assert failed == 0
+    assert attempted > 10

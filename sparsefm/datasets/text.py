@@ -424,8 +424,10 @@ def load_libsvm(
     Examples
     --------
     >>> from pathlib import Path
-    >>> _ = Path("two.txt").write_text("+1 3:0.5 1:2  # a comment\\n-1 2:1e-3\\n")  # doctest: +SKIP
-    >>> X, y = load_libsvm("two.txt")  # doctest: +SKIP
+    >>> _ = Path("two.svm").write_text("+1 3:0.5 1:2  # a comment\\n-1 2:1e-3\\n")
+    >>> X, y = load_libsvm("two.svm")
+    >>> X.shape, X.indices.tolist(), y.tolist()
+    ((2, 3), [0, 2, 1], [1.0, -1.0])
     """
     X, y, _ = _load(path, _LIBSVM, n_features, dtype, n_threads)
     return X, y
@@ -453,7 +455,10 @@ def load_libfm(
 
     Examples
     --------
-    >>> X, y = load_libfm("train.libfm")  # doctest: +SKIP
+    >>> dump_libfm([[0, 0.5], [1, 0]], [1, -1], "two.fm")
+    >>> X, y = load_libfm("two.fm")
+    >>> X.toarray().tolist()
+    [[0.0, 0.5], [1.0, 0.0]]
     """
     X, y, _ = _load(path, _LIBFM, n_features, dtype, n_threads)
     return X, y
@@ -488,7 +493,10 @@ def load_libffm(
 
     Examples
     --------
-    >>> X, y, fields = load_libffm("train.ffm")  # doctest: +SKIP
+    >>> dump_libffm([[0, 0.5], [1, 0]], [1, -1], [3, 1], "two.ffm")
+    >>> X, y, fields = load_libffm("two.ffm")
+    >>> fields.tolist()
+    [3, 1]
     """
     return _load(path, _LIBFFM, n_features, dtype, n_threads)
 
@@ -596,7 +604,10 @@ def dump_libsvm(X: Any, y: npt.ArrayLike, path: str | Path) -> None:
 
     Examples
     --------
-    >>> dump_libsvm([[0, 0.5], [1, 0]], [1, -1], "two.txt")  # doctest: +SKIP
+    >>> from pathlib import Path
+    >>> dump_libsvm([[0, 0.5], [1, 0]], [1, -1], "two.svm")
+    >>> Path("two.svm").read_text()
+    '1 2:0.5\\n-1 1:1\\n'
     """
     _dump(X, y, None, path, _LIBSVM)
 
@@ -616,7 +627,10 @@ def dump_libfm(X: Any, y: npt.ArrayLike, path: str | Path) -> None:
 
     Examples
     --------
-    >>> dump_libfm([[0, 0.5], [1, 0]], [1, -1], "two.txt")  # doctest: +SKIP
+    >>> from pathlib import Path
+    >>> dump_libfm([[0, 0.5], [1, 0]], [1, -1], "two.fm")
+    >>> Path("two.fm").read_text()
+    '1 1:0.5\\n-1 0:1\\n'
     """
     _dump(X, y, None, path, _LIBFM)
 
@@ -640,6 +654,9 @@ def dump_libffm(X: Any, y: npt.ArrayLike, fields: npt.ArrayLike, path: str | Pat
 
     Examples
     --------
-    >>> dump_libffm([[0, 0.5], [1, 0]], [1, -1], [0, 1], "two.ffm")  # doctest: +SKIP
+    >>> from pathlib import Path
+    >>> dump_libffm([[0, 0.5], [1, 0]], [1, -1], [3, 1], "two.ffm")
+    >>> Path("two.ffm").read_text()
+    '1 1:1:0.5\\n-1 3:0:1\\n'
     """
     _dump(X, y, fields, path, _LIBFFM)

@@ -35,6 +35,14 @@ class Cross:
         known; it is missing where either of its cells is.
 
     `inverse_transform` gives tuples (first, second), None where the pair is unknown or missing.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sparsefm.encoders import Cross, FrameEncoder
+    >>> frame = pd.DataFrame({"sex": ["F", "M"], "job": ["artist", "writer"]})
+    >>> FrameEncoder({"both": Cross("sex", "job")}).fit(frame).get_feature_names_out().tolist()
+    ['both=<unknown>', 'both=<missing>', 'both=F & artist', 'both=M & writer']
     """
 
     first: str

@@ -72,6 +72,15 @@ class History:
     nothing out, nor does an input without the column `of`. The output holds rows x history entries: on tens
     of millions of rows set `last`. `inverse_transform` gives lists of items in the order of the columns,
     which is not the row it came from.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sparsefm.encoders import FrameEncoder, History
+    >>> ratings = pd.DataFrame({"user_id": ["ann", "ann", "ann", "bob"], "item_id": ["Up", "Jaws", "Heat", "Up"]})
+    >>> encoder = FrameEncoder({"seen": History()})
+    >>> encoder.inverse_transform(encoder.fit_transform(ratings))["seen"].tolist()  # bob has seen no other film
+    [['Jaws', 'Heat'], ['Up', 'Heat'], ['Up', 'Jaws'], []]
     """
 
     by: str = "user_id"

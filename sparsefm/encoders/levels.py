@@ -82,6 +82,14 @@ class OneHot:
 
     Levels are strings, numbers, booleans or datetimes, in the order of their first appearance. An integral
     float is its integer: 1.0 and 1 are one level, "1" and True are others.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sparsefm.encoders import FrameEncoder, OneHot
+    >>> encoder = FrameEncoder({"city": OneHot(min_count=2)}).fit(pd.DataFrame({"city": ["Rome", "Oslo", "Rome"]}))
+    >>> encoder.get_feature_names_out().tolist()
+    ['city=<unknown>', 'city=<missing>', 'city=Rome']
     """
 
     _: KW_ONLY
@@ -116,6 +124,14 @@ class MultiHot:
         "sqrt": each of a cell's n entries is 1/√n, so that every cell has length 1. None: each is 1.
     min_count, max_levels, unknown, missing, vocabulary
         As in `OneHot`. The unknown levels of a cell share one entry in the bucket.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sparsefm.encoders import FrameEncoder, MultiHot
+    >>> encoder = FrameEncoder({"tags": MultiHot(weight=None, unknown="ignore", missing="ignore")})
+    >>> encoder.fit_transform(pd.DataFrame({"tags": [["a", "b"], ["b"]]})).toarray().tolist()
+    [[1.0, 1.0], [0.0, 1.0]]
     """
 
     sep: str | None = None

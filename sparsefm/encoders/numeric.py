@@ -36,6 +36,14 @@ class Numeric:
     Mean and deviation are those of the first fit: partial_fit leaves them, since the model knows the column by
     them. Of chunks they are, to rounding, those of the whole. An infinite value, or one that float32 cannot hold
     once scaled, is a ValueError; text is a TypeError.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sparsefm.encoders import FrameEncoder, Numeric
+    >>> encoder = FrameEncoder({"age": Numeric(clip=1.0)})
+    >>> encoder.fit_transform(pd.DataFrame({"age": [20, 30, 40]})).toarray().tolist()
+    [[-1.0], [0.0], [1.0]]
     """
 
     scale: Literal["standard"] | None = "standard"

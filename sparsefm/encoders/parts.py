@@ -63,6 +63,14 @@ class Binned:
     compared as float64. Infinite values are a ValueError, text is a TypeError. The edges are those of the
     first fit for good, and there is a single bin if the first fit saw no value.
     `inverse_transform` gives the text of the interval.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sparsefm.encoders import Binned, FrameEncoder
+    >>> encoder = FrameEncoder({"age": Binned(edges=(18, 65))}).fit(pd.DataFrame({"age": [20.0, 70.0]}))
+    >>> encoder.get_feature_names_out().tolist()
+    ['age=<missing>', 'age=(-inf, 18)', 'age=[18, 65)', 'age=[65, inf)']
     """
 
     n_bins: int = 10
@@ -108,6 +116,14 @@ class Hashed:
     The text of a number is Python's shortest, of an integral one that of the integer, so 1, 1.0 and "1" share
     a column; booleans are "True" and "False", datetimes in ISO 8601, in UTC if they have a time zone. Columns
     are named "#0", "#1", ...; `inverse_transform` leaves the field out, for no way leads back.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sparsefm.encoders import FrameEncoder, Hashed
+    >>> encoder = FrameEncoder({"ad": Hashed(4)})
+    >>> encoder.fit_transform(pd.DataFrame({"ad": ["x", 1, "1", 1.0]})).indices.tolist()  # 1, 1.0 and "1" hash alike
+    [11, 7, 7, 7]
     """
 
     n_bits: int = 18
@@ -134,6 +150,15 @@ class Date:
     Each of the n entries is 1/√n, so that every row has length 1. Parts are those of the column's own time
     zone: a column in UTC has the hours of UTC; ``dt.tz_convert`` makes them local. Text and numbers are a
     TypeError: ``pd.to_datetime`` reads them. `inverse_transform` leaves the field out.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sparsefm.encoders import Date, FrameEncoder
+    >>> frame = pd.DataFrame({"when": pd.to_datetime(["2024-02-29 13:00"])})
+    >>> encoder = FrameEncoder({"when": Date(("month", "hour"))})
+    >>> encoder.fit_transform(frame).indices.tolist()
+    [2, 26]
     """
 
     parts: tuple[str, ...] = ("year", "month", "weekday", "hour")

@@ -96,6 +96,15 @@ class TargetStats:
     first settled.
 
     Chunks counted one by one give the same `transform` as the whole, to rounding where labels are not integers.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sparsefm.encoders import FrameEncoder, TargetStats
+    >>> clicks = pd.DataFrame({"ad": ["a", "b"] * 50})
+    >>> encoder = FrameEncoder({"stats": TargetStats(["ad"])}).fit(clicks, [1, 0] * 49 + [0, 1])
+    >>> encoder.transform(pd.DataFrame({"ad": ["a", "b"]})).toarray().round(0).tolist()
+    [[1.0], [-1.0]]
     """
 
     columns: Sequence[str]
@@ -142,6 +151,14 @@ class Counts:
 
     In `fit_transform` a row leaves itself out. A missing cell is a level of its own. `partial_fit` goes on
     counting; bins, means and deviations stay as first settled. No y is needed.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sparsefm.encoders import Counts, FrameEncoder
+    >>> encoder = FrameEncoder({"seen": Counts(["ad"])}).fit(pd.DataFrame({"ad": ["a", "a", "a", "b"]}))
+    >>> encoder.get_feature_names_out().tolist()
+    ['seen:ad=0', 'seen:ad=1', 'seen:ad=2+']
     """
 
     columns: Sequence[str]
