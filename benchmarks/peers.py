@@ -3,7 +3,8 @@
 `fit_*(work, epochs, threads, settings)` trains on `work.X_train` for `epochs` epochs and returns a `Run`:
 seconds an epoch with reading, conversion and evaluation left out, the held-out predictions (values, or
 probabilities of a one) and the seconds of one prediction over the training rows where the system has a
-call for that. `run.py` starts
+call for that; and the held-out loss after every epoch where one fit can tell it. A system that tells it also
+ends when settings["stop_after"] training seconds, if given, are over. `run.py` and `fit_curves.py` start
 
     python benchmarks/peers.py SYSTEM WORKLOAD.npz RESULT.json --epochs E --threads T --settings JSON
 
@@ -13,6 +14,7 @@ so that a crash ends one line of the table and nothing else.
 import argparse
 import importlib.util
 import json
+import math
 import os
 import sys
 import threading
@@ -35,6 +37,7 @@ class Run:
     predicted: np.ndarray | None = None  # (n_test,); None: the system's loss is another one
     forward_seconds: list[float] = field(default_factory=list)
     forward_rows: int = 0  # rows that each of forward_seconds scored
+    losses: list[float] = field(default_factory=list)  # held out, after each of `seconds`; empty: not told
 
 
 def _timed(call: Callable[[], Any], repeats: int = FORWARD_REPEATS) -> list[float]:
@@ -69,6 +72,30 @@ def fit_sparsefm(work: Workload, epochs: int, threads: int, settings: dict) -> R
     rows = check_csr(work.X_train)
     forward = _timed(lambda: model.score(fitted.params_, rows, n_threads=threads))
     return Run([h["seconds"] for h in fitted.history_], predicted, forward, rows.n_rows)
+
+
+def fit_sparsefm_defaults(work: Workload, epochs: int, threads: int, settings: dict) -> Run:
+    """Nothing chosen, the number of epochs neither; `history_` leaves evaluation out of its seconds.
+
+    Held-out losses are of scores that are not clipped to the range of the training target, as predictions are.
+    """
+    from sparsefm import FMClassifier, FMRegressor
+
+    regression = work.loss == "squared"
+
+    def over(model: Any, record: dict) -> bool:
+        return sum(h["seconds"] for h in model.history_) >= settings["stop_after"]
+
+    history = (
+        (FMRegressor if regression else FMClassifier)(
+            n_factors=work.n_factors, n_threads=threads, random_state=0, callbacks=[over]
+        )
+        .fit(work.X_train, work.y_train, eval_set=(work.X_test, work.y_test))
+        .history_
+    )
+    # its squared loss is half the square
+    losses = [(2 * h["eval_loss"]) ** 0.5 if regression else h["eval_loss"] for h in history]
+    return Run([h["seconds"] for h in history], losses=losses)
 
 
 # ---- peers
@@ -136,7 +163,10 @@ def fit_xlearn(work: Workload, epochs: int, threads: int, settings: dict) -> Run
 
 
 def fit_modern_fm(work: Workload, epochs: int, threads: int, settings: dict) -> Run:
-    """One number: (fit of all epochs - fit of one) / (epochs - 1), which cancels checks and conversions."""
+    """One number: (fit of all epochs - fit of one) / (epochs - 1), which cancels checks and conversions.
+
+    Its threads share a batch, and batches of one row are what reaches its best loss: more threads change nothing.
+    """
     from modern_fm import FMClassifier, FMRegressor
 
     kind = FMRegressor if work.loss == "squared" else FMClassifier
@@ -147,10 +177,11 @@ def fit_modern_fm(work: Workload, epochs: int, threads: int, settings: dict) -> 
     # centred: it starts the intercept at zero and takes epochs to bring it to the mean
     mean = float(work.y_train.mean()) if work.loss == "squared" else 0.0
     X, y = work.X_train.astype(np.float64), work.y_train.astype(np.float64) - mean
-    models = {n: kind(max_iter=n, **options) for n in (1, epochs)}
+    longer = max(epochs, 2)
+    models = {n: kind(max_iter=n, **options) for n in (1, longer)}
     kind(max_iter=1, **options).fit(X[:1000], y[:1000])  # imports and thread pools come up here
     took = {n: _timed(lambda model=model: model.fit(X, y), 1)[0] for n, model in models.items()}
-    seconds = (took[epochs] - took[1]) / (epochs - 1)
+    seconds = (took[longer] - took[1]) / (longer - 1)
     model = models[epochs]
     if work.loss == "squared":
         predicted = model.predict(work.X_test) + mean
@@ -168,21 +199,30 @@ def import_myfm() -> Any:
 
 
 def fit_myfm(work: Workload, epochs: int, threads: int, settings: dict) -> Run:
-    """Sweeps of the Gibbs sampler, timed from callback to callback; it has one thread only."""
+    """Sweeps of the Gibbs sampler, timed from callback to callback; it has one thread only.
 
-    stamps: list[float] = []
+    The prediction after n sweeps is the mean over the last three quarters of them, as of a fit that ends there.
+    The first sweep, which no callback begins, counts as long as the second.
+    """
+    X = [X.astype(np.float64) for X in (work.X_train, work.X_test)]
+    sums = [np.zeros(X[1].shape[0])]  # of the predictions after 0, 1, … sweeps
+    seconds: list[float] = []
+    resumed = math.nan
 
-    def stamp(*_: Any) -> tuple[bool, None]:
-        stamps.append(time.perf_counter())
-        return False, None
+    def after(sweep: int, fm: Any, *_: Any) -> tuple[bool, None]:
+        nonlocal resumed
+        seconds.append(time.perf_counter() - resumed)
+        sums.append(sums[-1] + fm.predict_score(X[1], []))
+        resumed = time.perf_counter()
+        return sum(seconds[1:]) >= settings.get("stop_after", math.inf), None
 
     model = import_myfm().MyFMGibbsRegressor(rank=work.n_factors, random_seed=0)
-    X = [X.astype(np.float64) for X in (work.X_train, work.X_test)]
-    kept = epochs - epochs // 4
     y = work.y_train.astype(np.float64)
-    options = {"n_iter": epochs, "n_kept_samples": kept, "group_shapes": list(work.field_sizes)}
-    model.fit(X[0], y, callback=stamp, **options)
-    return Run(np.diff(stamps).tolist(), model.predict(X[1]))
+    # the samples are averaged here, of those it keeps itself one is the fewest
+    options = {"n_iter": epochs, "n_kept_samples": 1, "group_shapes": list(work.field_sizes)}
+    model.fit(X[0], y, callback=after, **options)
+    means = [(sums[n] - sums[n // 4]) / (n - n // 4) for n in range(1, len(sums))]
+    return Run([seconds[1], *seconds[1:]], means[-1], losses=[work.held_out(mean) for mean in means])
 
 
 def fit_lightfm(work: Workload, epochs: int, threads: int, settings: dict) -> Run:
@@ -227,7 +267,8 @@ def fit_torch(work: Workload, epochs: int, threads: int, settings: dict) -> Run:
     """The fastest plain formulation found: one embedding table [v | w], gathered for the batch, summed twice.
 
     `embedding_bag` needs the squared norms of the whole table each step and loses on every workload. Rows
-    are padded to the longest. A batch is a slice of neighbouring rows, the order of the batches shuffled.
+    are padded to the longest. A batch is a slice of neighbouring rows, the order of the batches shuffled. The
+    penalty is part of the loss, on what the batch gathered: the optimiser's own would visit the whole table.
     """
     import warnings
 
@@ -237,7 +278,7 @@ def fit_torch(work: Workload, epochs: int, threads: int, settings: dict) -> Run:
     warnings.filterwarnings("ignore", message="Sparse invariant checks")
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    k, batch = work.n_factors, settings["batch_size"]
+    k, batch, l2 = work.n_factors, settings["batch_size"], settings["l2"]
 
     def padded(X: Any) -> tuple[Any, Any]:
         counts = np.diff(X.indptr)
@@ -246,17 +287,20 @@ def fit_torch(work: Workload, epochs: int, threads: int, settings: dict) -> Run:
         indices[used], values[used] = X.indices, X.data
         return torch.from_numpy(indices), torch.from_numpy(values)[:, :, None]
 
-    def score(X: Any, rows: slice) -> Any:
+    def score(X: Any, rows: slice) -> tuple[Any, Any]:
+        """Scores (n,) and the sum of the squares of all that went into them."""
         e = F.embedding(X[0][rows], table, sparse=settings["sparse"])
         if not all_ones:
             e = e * X[1][rows]
         total = e.sum(1)
-        pairs = total[:, :k].square().sum(1) - e[:, :, :k].square().sum((1, 2))
-        return intercept + total[:, k] + 0.5 * pairs
+        squares = e[:, :, :k].square().sum((1, 2))
+        pairs = total[:, :k].square().sum(1) - squares
+        penalised = squares.sum() + e[:, :, k].square().sum() if l2 else 0.0
+        return intercept + total[:, k] + 0.5 * pairs, penalised
 
     def scores(X: Any) -> Any:
         with torch.no_grad():
-            return torch.cat([score(X, slice(b, b + 8192)) for b in range(0, len(X[0]), 8192)])
+            return torch.cat([score(X, slice(b, b + 8192))[0] for b in range(0, len(X[0]), 8192)])
 
     mean = float(work.y_train.mean())
     start = mean if work.loss == "squared" else np.log(mean / (1 - mean))
@@ -268,7 +312,8 @@ def fit_torch(work: Workload, epochs: int, threads: int, settings: dict) -> Run:
     # is the whole learning rate in every factor, and W3 never gets below its base rate
     optimizer = torch.optim.Adagrad([table, intercept], lr=settings["lr"], initial_accumulator_value=1.0)
     loss = F.mse_loss if work.loss == "squared" else F.binary_cross_entropy_with_logits
-    train, y = padded(work.X_train), torch.from_numpy(work.y_train)
+    strength = l2 if work.loss == "squared" else 0.5 * l2
+    train, test, y = padded(work.X_train), padded(work.X_test), torch.from_numpy(work.y_train)
     all_ones = bool((train[1] == 1).all())  # then nothing was padded either
     starts = np.arange(0, len(y), batch)
     rng = np.random.default_rng(0)
@@ -278,14 +323,20 @@ def fit_torch(work: Workload, epochs: int, threads: int, settings: dict) -> Run:
         for begin in starts.tolist():
             rows = slice(begin, begin + batch)
             optimizer.zero_grad()
-            loss(score(train, rows), y[rows], reduction="sum").backward()
+            predicted, penalised = score(train, rows)
+            # the gradient of the squared loss is twice that of its half, which the others' penalties go with
+            (loss(predicted, y[rows], reduction="sum") + strength * penalised).backward()
             optimizer.step()
 
-    seconds = _timed(epoch, epochs)
-    predicted = scores(padded(work.X_test))
-    if work.loss == "logistic":
-        predicted = predicted.sigmoid()
-    return Run(seconds, predicted.numpy(), _timed(lambda: scores(train), 3), len(y))
+    seconds: list[float] = []
+    losses = []
+    while len(seconds) < epochs and sum(seconds) < settings.get("stop_after", math.inf):
+        seconds += _timed(epoch, 1)
+        predicted = scores(test)
+        if work.loss == "logistic":
+            predicted = predicted.sigmoid()
+        losses.append(work.held_out(predicted.numpy()))
+    return Run(seconds, predicted.numpy(), _timed(lambda: scores(train), 3), len(y), losses)
 
 
 # ---- who runs where, and with what
@@ -309,6 +360,7 @@ def _each(workloads: str, **settings: Any) -> dict[str, dict]:
 
 
 SYSTEMS = {
+    "sparsefm defaults": System(fit_sparsefm_defaults, {}),  # fit_curves.py's
     "sparsefm adagrad": System(
         fit_sparsefm,
         _each("W1", optimizer="adagrad", lr=0.2, l2=0.04, init=0.01)
@@ -346,9 +398,9 @@ SYSTEMS = {
     ),
     "torch adagrad": System(
         fit_torch,
-        _each("W1", batch_size=1024, lr=0.1, init=0.05, sparse=True)
-        | _each("W2", batch_size=1024, lr=0.1, init=0.05, sparse=True)
-        | _each("W3 W4", batch_size=1024, lr=0.1, init=0.05, sparse=True, unit_rows=True),
+        _each("W1", batch_size=1024, lr=0.1, l2=0.0, init=0.05, sparse=True)
+        | _each("W2", batch_size=1024, lr=0.1, l2=0.0, init=0.05, sparse=True)
+        | _each("W3 W4", batch_size=1024, lr=0.1, l2=0.0, init=0.05, sparse=True, unit_rows=True),
         grid={"lr": [0.02, 0.05, 0.1, 0.2], "batch_size": [1024, 4096], "init": [0.05]},
     ),
     "libmf": System(
@@ -386,7 +438,7 @@ def main() -> None:
         sys.exit(f"not installed: {error}")
     held_out = None if run.predicted is None else work.held_out(run.predicted)
     result = {"seconds": run.seconds, "held_out": held_out}
-    result |= {"forward_seconds": run.forward_seconds, "forward_rows": run.forward_rows}
+    result |= {"forward_seconds": run.forward_seconds, "forward_rows": run.forward_rows, "losses": run.losses}
     args.result.write_text(json.dumps(result))
 
 

@@ -10,6 +10,7 @@ The checksum finds damage, not malice: whoever reads the arrays checks every bou
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import secrets
@@ -19,13 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load as _parse
-from safetensors.numpy import save as _serialise
 
 __all__ = ["ModelFileError", "read", "write"]
 
 _MAGIC = b"sparsefm"
 _DIGEST = 32
 _KEY = "sparsefm"
+_DTYPES = {"<f4": "F32", "<f8": "F64", "<i4": "I32", "<i8": "I64", "|u1": "U8"}  # safetensors' names
 
 
 class ModelFileError(ValueError):
@@ -33,16 +34,31 @@ class ModelFileError(ValueError):
 
 
 def write(path: str | os.PathLike[str], meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-    """Writes beside the target and renames, so that the target is the old file or the new one, never half."""
-    # safetensors writes the memory of strided or Fortran-ordered arrays as it lies, silently
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    body = _serialise(contiguous, metadata={_KEY: json.dumps(meta, allow_nan=False)})
+    """Writes beside the target and renames, so that the target is the old file or the new one, never half.
+
+    The arrays go to the file one by one: no second copy of them is made.
+    """
+    header: dict[str, Any] = {"__metadata__": {_KEY: json.dumps(meta, allow_nan=False)}}
+    end = 0
+    for name, array in arrays.items():
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": _DTYPES[array.dtype.str], "shape": array.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    parts = [len(text).to_bytes(8, "little") + text]
     target = Path(path)
     beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(beside, "xb") as file:
-            file.write(_MAGIC + hashlib.sha256(body).digest())
-            file.write(body)
+            digest = hashlib.sha256()
+            file.write(_MAGIC + bytes(_DIGEST))
+            for part in itertools.chain(parts, arrays.values()):
+                # of strided or Fortran-ordered arrays the elements in order, not the memory as it lies
+                plain = part if isinstance(part, bytes) else np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+                digest.update(plain)
+                file.write(plain)
+            file.seek(len(_MAGIC))
+            file.write(digest.digest())
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, target)

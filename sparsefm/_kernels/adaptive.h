@@ -1,25 +1,19 @@
 /* Fused training: one pass that scores a sample and updates every row it read, samples one after another.
  *
- * The table holds one row a feature, so that reading and updating it are one visit to memory:
- *
- *     SGD      [ v (kp) | w | 0 … ]                 kp = n_factors rounded up to a multiple of 8
- *     AdaGrad  [ v (kp) | G_v (kp) | w | G_w | 0 … ]  G: running sum of squared gradients
- *
- * stride a multiple of 8 reals, base aligned to a cache line. Padding lanes start at zero and stay there,
- * their gradient being zero. For a sample with weight s (mean 1), loss ℓ and d = s · ∂ℓ/∂score,
+ * The table holds one row a feature (steps.h), so that reading and updating it are one visit to memory. For a
+ * sample with weight s (mean 1), loss ℓ and d = s · ∂ℓ/∂score,
  *
  *     g(w0) = d        g(w_j) = d x_j + s λ_w w_j        g(v_jf) = d x_j (S_f − z_jf) + s λ_v v_jf
- *     SGD:      θ −= η g
- *     AdaGrad:  G += g²;  θ −= η g / sqrt(ε + G)         Duchi, Hazan & Singer 2011
  *
  * S is taken before any row of the sample changes. Paying λ at every visit makes the penalty weighted by
  * the share of rows in which a feature occurs, and keeps the cost at the non-zeros touched.
+ *
+ * With dropout p, an entry is hidden with probability p: it becomes the column that unknown levels of its field
+ * have, where there is one, so that this column is trained; else it is left out, and what stays is divided by 1 − p.
  */
 #ifndef SPARSEFM_ADAPTIVE
 #define SPARSEFM_ADAPTIVE
 #include "losses.h"
-
-enum { OPTIMISER_SGD = 0, OPTIMISER_ADAGRAD = 1 };
 
 typedef struct {
     const void *indptr, *indices, *data; /* IN CSR rows; data NULL: every value is one */
@@ -31,64 +25,85 @@ typedef struct {
     ptrdiff_t n_samples;
     void *table; /* INOUT (n_features, stride) */
     ptrdiff_t n_features, stride, kp;
-    void *sums;            /* scratch (kp,) aligned */
-    double w0, w0_state;   /* INOUT */
-    int optimiser, loss;
-    double learning_rate, epsilon, l2_linear, l2_factors;
-    double total; /* OUT Σ weight · loss, each sample scored before its own update */
+    void *sums; /* scratch (kp,) aligned */
+    void *bias; /* INOUT (STATE_AT + 4,), the tail of the bias */
+    double bias_rate, bias_epsilon;
+    int loss;
+    double shape;          /* of the loss */
+    const int32_t *bucket; /* IN (n_features,), −1 where a hidden entry is left out; NULL: everywhere */
+    double dropout;
+    void *kept_indices, *kept_data; /* scratch, as long as the longest row; with dropout */
+    uint32_t key, first;            /* of dropout and rounding in this epoch; number of the first row */
+    double total;                   /* INOUT Σ weight · loss, each sample scored before its own update */
+    ptrdiff_t bad;                  /* OUT the row whose score was not finite, where the pass ended; else −1 */
 } epoch_args;
-
-/* The table is padded to 8 reals, so 16 lanes need an even number of those. */
-static inline int epoch_isa(int isa, ptrdiff_t kp) { return isa == ISA_AVX512 && kp % 16 != 0 ? ISA_AVX2 : isa; }
 #endif
 
 #include "rows.h"
+#include "steps.h"
 
-INLINE vec FN(sqrt_of)(vec v) {
-#if W == 1
-    return sizeof(REAL) == 4 ? (REAL)sqrtf((float)v) : (REAL)sqrt((double)v);
-#else
-    vec r;
-    for (int i = 0; i < W; i++) r[i] = sizeof(REAL) == 4 ? (REAL)sqrtf((float)v[i]) : (REAL)sqrt((double)v[i]);
-    return r;
-#endif
-}
-
-INLINE void FN(step_one)(const int optimiser, REAL *theta, REAL *state, REAL g, REAL rate, REAL epsilon) {
-    if (optimiser == OPTIMISER_ADAGRAD) {
-        *state += g * g;
-        *theta -= rate * g / (sizeof(REAL) == 4 ? (REAL)sqrtf((float)(epsilon + *state)) : (REAL)sqrt((double)(epsilon + *state)));
+/* Updates the row of one entry of the sample, whose value is x; S are its sums, in registers for a constant nvec. */
+INLINE void FN(update_row)(const int nvec, const int known, const int optimiser, const int unit, REAL *row, ptrdiff_t kp,
+                           REAL x, REAL d, REAL s, const vec *S, const REAL *sums, const step_t *c) {
+    REAL *tail = row + tail_at(optimiser, kp);
+    const REAL dx = unit ? d : d * x, l2 = s * tail[L2_V_AT];
+    const int rowwise = optimiser == ROWWISE || optimiser == COMPACT;
+    vec v[TILE], g[TILE], squares = FN(zero)();
+#define GRADIENT(i, f, S_f)                                                \
+    do {                                                                   \
+        v[i] = FN(factor_at)(optimiser, row, f);                           \
+        g[i] = ((S_f) - (unit ? v[i] : v[i] * x)) * dx + v[i] * l2;        \
+    } while (0)
+    if (known) {
+        for (int i = 0; i < nvec; i++) {
+            GRADIENT(i, i, S[i]);
+            if (rowwise) squares += g[i] * g[i];
+        }
+    } else if (rowwise) {
+        for (int f = 0; f < nvec; f++) {
+            GRADIENT(0, f, FN(load)(sums + f * W));
+            squares += g[0] * g[0];
+        }
+    }
+    const visit_t visit = FN(begin_row)(optimiser, tail, rowwise ? FN(sum)(squares) : 0, c);
+    if (known) {
+        FN(step_tile)(nvec, optimiser, row, 0, kp, v, g, &visit, c);
     } else {
-        *theta -= rate * g;
+        for (int f = 0; f < nvec; f++) {
+            GRADIENT(0, f, FN(load)(sums + f * W));
+            FN(step_tile)(1, optimiser, row, f, kp, v, g, &visit, c);
+        }
     }
+    FN(step_linear)(optimiser, tail, dx + s * tail[L2_W_AT] * tail[W_AT], &visit, c);
+#undef GRADIENT
 }
 
-/* Updates vectors f … f + T of every row of the sample; with `linear` its weight too. */
-INLINE void FN(update_tile)(const int T, const int f, const int optimiser, const int unit, const int linear,
-                            const IDX *idx, const REAL *x, ptrdiff_t n, REAL *table, ptrdiff_t stride,
-                            ptrdiff_t kp, const REAL *sums, REAL d, REAL l2_w, REAL l2_v, REAL rate, REAL eps) {
-    vec S[TILE];
-    for (int i = 0; i < T; i++) S[i] = FN(load)(sums + (f + i) * W);
+/* The entries of a row that dropout leaves; returns their number. */
+INLINE ptrdiff_t FN(hide)(const IDX *idx, const REAL *x, ptrdiff_t n, const int32_t *bucket, double dropout,
+                          uint32_t key, IDX *kept_idx, REAL *kept_x) {
+    const uint32_t limit = (uint32_t)(dropout * 4294967296.0);
+    const REAL scale = (REAL)(1 / (1 - dropout));
+    ptrdiff_t kept = 0;
     for (ptrdiff_t p = 0; p < n; p++) {
-        REAL *row = table + (ptrdiff_t)idx[p] * stride;
-        const REAL value = unit ? (REAL)1 : x[p], dx = unit ? d : d * value;
-        for (int i = 0; i < T; i++) {
-            REAL *at = row + (f + i) * W;
-            const vec v = FN(load)(at);
-            const vec g = (S[i] - (unit ? v : v * value)) * dx + v * l2_v;
-            if (optimiser == OPTIMISER_ADAGRAD) {
-                const vec G = FN(load)(at + kp) + g * g;
-                FN(store)(at + kp, G);
-                FN(store)(at, v - g * rate / FN(sqrt_of)(G + eps));
-            } else {
-                FN(store)(at, v - g * rate);
+        const IDX unknown = bucket ? (IDX)bucket[idx[p]] : -1;
+        REAL value = x ? x[p] : (REAL)1;
+        IDX j = idx[p];
+        if (mixed32(key ^ mixed32((uint32_t)j)) < limit) {
+            if (unknown < 0) continue;
+            j = unknown;
+            ptrdiff_t q = 0;
+            while (q < kept && kept_idx[q] != j) q++;
+            if (q < kept) { /* two unknown levels of one cell are one entry */
+                kept_x[q] += value;
+                continue;
             }
+        } else if (unknown < 0) {
+            value *= scale;
         }
-        if (linear) {
-            REAL *w = row + (optimiser == OPTIMISER_ADAGRAD ? 2 * kp : kp);
-            FN(step_one)(optimiser, w, w + 1, dx + l2_w * *w, rate, eps);
-        }
+        kept_idx[kept] = j;
+        kept_x[kept++] = value;
     }
+    return kept;
 }
 
 INLINE void FN(prefetch_array)(const void *p, ptrdiff_t bytes) {
@@ -96,28 +111,27 @@ INLINE void FN(prefetch_array)(const void *p, ptrdiff_t bytes) {
     PREFETCH_READ((const char *)p + bytes);
 }
 
-INLINE void FN(epoch_rows)(const int nvec, const int optimiser, const int unit, epoch_args *a) {
+INLINE void FN(epoch_rows)(const int nvec, const int known, const int optimiser, const int unit, epoch_args *a, const step_args *step) {
     const IDX *indptr = (const IDX *)a->indptr, *indices = (const IDX *)a->indices;
     const IDX *order = (const IDX *)a->order;
     const REAL *data = (const REAL *)a->data, *y = (const REAL *)a->y, *weight = (const REAL *)a->weight;
-    REAL *table = (REAL *)a->table, *sums = (REAL *)a->sums;
+    REAL *table = (REAL *)a->table, *sums = (REAL *)a->sums, *bias = (REAL *)a->bias;
     const ptrdiff_t stride = a->stride, kp = a->kp, row_length = a->row_length, n_samples = a->n_samples;
-    const ptrdiff_t row_bytes = ((optimiser == OPTIMISER_ADAGRAD ? 2 * kp + 2 : kp + 1)) * sizeof(REAL);
-    const REAL rate = (REAL)a->learning_rate, eps = (REAL)a->epsilon;
-    const REAL l2_w = (REAL)a->l2_linear, l2_v = (REAL)a->l2_factors;
+    const ptrdiff_t row_bytes = (tail_at(optimiser, kp) + STATE_AT + 4) * (ptrdiff_t)sizeof(REAL);
     const int prefetch = (double)a->n_features * stride * sizeof(REAL) > PREFETCH_BYTES;
-    params_t t;
-    REAL w0 = (REAL)a->w0, w0_state = (REAL)a->w0_state;
-    double total = 0;
+    const params_t t = FN(table_params)(optimiser, table, stride, kp);
+    step_t c = FN(step_of)(step), c0 = c;
+    c0.rate = (REAL)a->bias_rate;
+    c0.inverse_rate = (REAL)(1 / a->bias_rate);
+    c0.epsilon = (REAL)a->bias_epsilon;
+    c0.l1 = 0;
+    double total = a->total;
     /* Samples between prefetch and use: about 48 non-zeros. The sample's own entries are fetched as much
      * earlier, and the pointer to them as much earlier again. */
     const ptrdiff_t mean = (indptr[a->n_rows] - indptr[0]) / (a->n_rows > 0 ? a->n_rows : 1) + 1;
     const ptrdiff_t ahead = 1 + 48 / mean;
 
-    memset(&t, 0, sizeof t);
-    t.v = table;
-    t.w = table + (optimiser == OPTIMISER_ADAGRAD ? 2 * kp : kp);
-    t.v_stride = t.w_stride = stride;
+    a->bad = -1;
     for (ptrdiff_t i = 0; i < n_samples; i++) {
         if (row_length < 0 && i + 3 * ahead < n_samples) PREFETCH_READ(indptr + order[i + 3 * ahead]);
         if (i + 2 * ahead < n_samples) {
@@ -125,7 +139,7 @@ INLINE void FN(epoch_rows)(const int nvec, const int optimiser, const int unit, 
             const ptrdiff_t from = row_length >= 0 ? r * row_length : indptr[r];
             const ptrdiff_t to = row_length >= 0 ? from + row_length : indptr[r + 1];
             FN(prefetch_array)(indices + from, (to - from) * sizeof(IDX));
-            if (!unit) FN(prefetch_array)(data + from, (to - from) * sizeof(REAL));
+            if (data) FN(prefetch_array)(data + from, (to - from) * sizeof(REAL));
             PREFETCH_READ(y + r);
             if (weight) PREFETCH_READ(weight + r);
         }
@@ -141,48 +155,52 @@ INLINE void FN(epoch_rows)(const int nvec, const int optimiser, const int unit, 
         }
         const ptrdiff_t r = order[i];
         const ptrdiff_t p = row_length >= 0 ? r * row_length : indptr[r];
-        const ptrdiff_t n = row_length >= 0 ? row_length : indptr[r + 1] - p;
+        ptrdiff_t n = row_length >= 0 ? row_length : indptr[r + 1] - p;
         const IDX *idx = indices + p;
         const REAL *x = unit ? NULL : data + p;
         const REAL s = weight ? weight[r] : (REAL)1;
         if (s == 0) continue; /* as if the row were absent */
-        const REAL score = w0 + FN(row_score)(nvec, 0, unit, idx, x, n, &t, 0, sums, NULL, 0);
+        c.key = mixed32(a->key + mixed32(a->first + (uint32_t)r));
+        if (!unit && a->dropout > 0) {
+            n = FN(hide)(idx, data ? x : NULL, n, a->bucket, a->dropout, c.key, (IDX *)a->kept_indices, (REAL *)a->kept_data);
+            idx = (const IDX *)a->kept_indices;
+            x = (const REAL *)a->kept_data;
+        }
+        const REAL score = bias[W_AT] + FN(row_score)(nvec, optimiser == COMPACT ? HALF : WHOLE, unit, idx, x, n, &t, 0, sums, NULL, 0);
+        if (!(score - score == 0)) {
+            a->bad = r;
+            break;
+        }
         double gradient;
-        total += (double)s * loss_of(a->loss, (double)y[r], (double)score, &gradient);
+        total += (double)s * loss_of(a->loss, a->shape, (double)y[r], (double)score, &gradient);
         const REAL d = s * (REAL)gradient;
-        FN(step_one)(optimiser, &w0, &w0_state, d, rate, eps);
-        if (nvec == 0) {
-            FN(update_tile)(0, 0, optimiser, unit, 1, idx, x, n, table, stride, kp, sums, d, s * l2_w, s * l2_v, rate, eps);
-        } else {
-#define UPDATE(T, f)                                                                                          \
-    do {                                                                                                      \
-        if ((f) == 0)                                                                                         \
-            FN(update_tile)(T, 0, optimiser, unit, 1, idx, x, n, table, stride, kp, sums, d, s * l2_w, s * l2_v, rate, eps); \
-        else                                                                                                  \
-            FN(update_tile)(T, f, optimiser, unit, 0, idx, x, n, table, stride, kp, sums, d, s * l2_w, s * l2_v, rate, eps); \
-    } while (0)
-            FOR_TILES(nvec, UPDATE);
-#undef UPDATE
+        const visit_t visit = FN(begin_row)(optimiser, bias, 0, &c0);
+        FN(step_linear)(optimiser, bias, d, &visit, &c0);
+        vec S[TILE];
+        for (int f = 0; f < (known ? nvec : 0); f++) S[f] = FN(load)(sums + f * W);
+        for (ptrdiff_t q = 0; q < n; q++) {
+            c.key += 0x9e3779b9U;
+            FN(update_row)(nvec, known, optimiser, unit, table + (ptrdiff_t)idx[q] * stride, kp, unit ? (REAL)1 : x[q], d, s, S, sums, &c);
         }
     }
-    a->w0 = w0;
-    a->w0_state = w0_state;
     a->total = total;
 }
 
-LOCAL void FN(epoch)(epoch_args *a) {
-    const int nvec = (int)(a->kp / W);
-#define EPOCH(N, O, U) FN(epoch_rows)(N, O, U, a)
-    if (a->optimiser == OPTIMISER_ADAGRAD) {
-        if (a->data == NULL) FOR_RANK(nvec, EPOCH, OPTIMISER_ADAGRAD, 1)
-        else FOR_RANK(nvec, EPOCH, OPTIMISER_ADAGRAD, 0)
-    } else {
-        if (a->data == NULL) FOR_RANK(nvec, EPOCH, OPTIMISER_SGD, 1)
-        else FOR_RANK(nvec, EPOCH, OPTIMISER_SGD, 0)
-    }
+LOCAL void FN(epoch)(epoch_args *a, const step_args *step) {
+    const int nvec = (int)(a->kp / W), unit = a->data == NULL && a->dropout == 0;
+#define EPOCH(N, K, O, U) FN(epoch_rows)(N, K, O, U, a, step)
+#define EPOCH_OF(O)                                  \
+    do {                                             \
+        if (unit) FOR_FEW_RANKS(nvec, EPOCH, O, 1)   \
+        else FOR_FEW_RANKS(nvec, EPOCH, O, 0)        \
+    } while (0)
+    FOR_OPTIMISER(step->optimiser, EPOCH_OF)
+#undef EPOCH_OF
 #undef EPOCH
 }
 
 #undef vec
 #undef mask_t
 #undef params_t
+#undef step_t
+#undef visit_t

@@ -2,8 +2,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+def tail_of(optimiser: int, kp: int) -> int: ...
 def epoch(
     table: NDArray[Any],
+    bias: NDArray[Any],
     sums: NDArray[Any],
     indptr: NDArray[Any],
     indices: NDArray[Any],
@@ -12,15 +14,20 @@ def epoch(
     y: NDArray[Any],
     weight: NDArray[Any] | None,
     order: NDArray[Any],
-    w0: float,
-    w0_state: float,
+    bucket: NDArray[Any] | None,
+    kept_indices: NDArray[Any] | None,
+    kept_data: NDArray[Any] | None,
+    dropout: float,
+    first: int,
     optimiser: int,
+    steps: tuple[float, ...],
+    n_factors: int,
     loss: int,
-    learning_rate: float,
-    epsilon: float,
-    l2_linear: float,
-    l2_factors: float,
+    shape: float,
+    key: int,
     isa: int,
-) -> tuple[float, float, float]: ...
+) -> tuple[float, int]: ...
 def shuffle(order: NDArray[Any], seed: int) -> None: ...
-def fill_uniform(V: NDArray[Any], n_factors: int, features: NDArray[Any], std: float, seed: int) -> None: ...
+def fill_uniform(
+    V: NDArray[Any], n_factors: int, features: NDArray[Any], std: float, seed: int, half: bool = False
+) -> None: ...

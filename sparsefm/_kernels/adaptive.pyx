@@ -1,7 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-"""Bindings of adaptive.h: one fused training pass, and the starting values of the factors."""
+"""Bindings of adaptive.h: one fused training pass, the order of its samples, and the table it works on."""
 from libc.math cimport sqrt
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.string cimport memcpy
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 
 ctypedef fused IDX:
     int32_t
@@ -16,16 +17,15 @@ cdef extern from *:
     #define BODY "adaptive.h"
     #include "instances.h"
 
-    static void run_epoch(int isa, int is_f64, int is_i64, epoch_args *a) {
-        DISPATCH(epoch, epoch_isa(isa, a->kp), is_f64, is_i64, a);
+    static void run_epoch(int isa, int is_f64, int is_i64, epoch_args *a, const step_args *step) {
+        DISPATCH(epoch, table_isa(isa, a->kp), is_f64, is_i64, a, step);
     }
     """
     ctypedef struct epoch_args:
         const void *indptr
         const void *indices
         const void *data
-        Py_ssize_t n_rows
-        Py_ssize_t row_length
+        Py_ssize_t n_rows, row_length
         const void *y
         const void *weight
         const void *order
@@ -33,16 +33,34 @@ cdef extern from *:
         void *table
         Py_ssize_t n_features, stride, kp
         void *sums
-        double w0, w0_state
-        int optimiser, loss
-        double learning_rate, epsilon, l2_linear, l2_factors
+        void *bias
+        double bias_rate, bias_epsilon
+        int loss
+        double shape
+        const int32_t *bucket
+        double dropout
+        void *kept_indices
+        void *kept_data
+        uint32_t key, first
         double total
+        Py_ssize_t bad
 
-    void run_epoch(int isa, int is_f64, int is_i64, epoch_args *a) nogil
+    ctypedef struct step_args:
+        int optimiser
+        double rate, epsilon, beta1, beta2, l1, inverse_k
+
+    Py_ssize_t tail_at(int optimiser, Py_ssize_t kp)
+    void run_epoch(int isa, int is_f64, int is_i64, epoch_args *a, const step_args *step) nogil
+
+
+def tail_of(int optimiser, Py_ssize_t kp):
+    """Reals of a row of the training table in front of its tail w, λ_w, λ_v, state; layout in steps.h."""
+    return tail_at(optimiser, kp)
 
 
 def epoch(
-    REAL[:, ::1] table,         # INOUT (n_features, stride), layout in adaptive.h
+    REAL[:, ::1] table,         # INOUT (n_features, stride), layout in steps.h
+    REAL[::1] bias,             # INOUT (7,), the tail of the bias
     REAL[::1] sums,             # scratch (kp,)
     const IDX[::1] indptr,      # IN (n_rows + 1,)
     const IDX[::1] indices,     # IN (nnz,)
@@ -51,18 +69,28 @@ def epoch(
     const REAL[::1] y,          # IN (n_rows,)
     const REAL[::1] weight,     # IN (n_rows,) with mean 1, None: all one
     const IDX[::1] order,       # IN (n_samples,) rows in the order of the pass
-    double w0,
-    double w0_state,
-    int optimiser,              # 0 SGD, 1 AdaGrad
-    int loss,                   # 0 squared, 1 logistic
-    double learning_rate,
-    double epsilon,
-    double l2_linear,
-    double l2_factors,
+    const int32_t[::1] bucket,  # IN (n_features,) column of unknown levels, −1: none; None: nowhere
+    IDX[::1] kept_indices,      # scratch, as long as the longest row; None without dropout
+    REAL[::1] kept_data,        # the same
+    double dropout,
+    uint32_t first,             # number of the first row, for dropout and rounding
+    int optimiser,              # as in steps.h
+    tuple steps,                # rate, epsilon, beta1, beta2, l1, rate and epsilon of the bias
+    Py_ssize_t n_factors,
+    int loss,                   # as in losses.h
+    double shape,
+    uint32_t key,               # of dropout and rounding
     int isa,
 ):
-    """One pass; returns (w0, w0_state, Σ weight · loss before each sample's own update)."""
+    """One pass; returns (Σ weight · loss before each sample's own update, row where it ended for a score that was
+    not finite, or −1)."""
     cdef epoch_args a
+    cdef step_args step
+    if order.shape[0] == 0:
+        return 0.0, -1
+    step.optimiser = optimiser
+    step.rate, step.epsilon, step.beta1, step.beta2, step.l1, a.bias_rate, a.bias_epsilon = steps
+    step.inverse_k = 1.0 / max(1, n_factors)
     a.indptr = &indptr[0]
     a.indices = &indices[0]
     a.data = NULL if data is None else &data[0]
@@ -77,18 +105,19 @@ def epoch(
     a.stride = table.shape[1]
     a.kp = sums.shape[0]
     a.sums = &sums[0]
-    a.w0 = w0
-    a.w0_state = w0_state
-    a.optimiser = optimiser
+    a.bias = &bias[0]
     a.loss = loss
-    a.learning_rate = learning_rate
-    a.epsilon = epsilon
-    a.l2_linear = l2_linear
-    a.l2_factors = l2_factors
+    a.shape = shape
+    a.bucket = NULL if bucket is None else &bucket[0]
+    a.dropout = dropout
+    a.kept_indices = NULL if kept_indices is None else &kept_indices[0]
+    a.kept_data = NULL if kept_data is None else &kept_data[0]
+    a.key = key
+    a.first = first
     a.total = 0
     with nogil:
-        run_epoch(isa, sizeof(REAL) == 8, sizeof(IDX) == 8, &a)
-    return a.w0, a.w0_state, a.total
+        run_epoch(isa, sizeof(REAL) == 8, sizeof(IDX) == 8, &a, &step)
+    return a.total, a.bad
 
 
 cdef uint64_t GOLDEN = 0x9E3779B97F4A7C15ULL  # 2^64 / golden ratio: counters times it differ in all bits
@@ -110,7 +139,9 @@ def shuffle(IDX[::1] order, uint64_t seed):
     """
     cdef Py_ssize_t i, n = order.shape[0]
     cdef int bits = 8, r
-    cdef uint64_t mask, x, add[4], multiply[4]
+    cdef uint64_t mask, x
+    cdef uint64_t[4] add
+    cdef uint64_t[4] multiply
     while bits < 63 and (<uint64_t>1 << bits) < <uint64_t>n:
         bits += 1
     mask = (<uint64_t>1 << bits) - 1
@@ -135,12 +166,15 @@ def fill_uniform(
     const IDX[::1] features,    # IN (n_touched,)
     double std,
     uint64_t seed,
+    bint half=False,            # as bfloat16: COMPACT rows of steps.h
 ):
     """Uniform values of mean 0 and the given standard deviation from a counter: the value at (feature,
     factor) depends on those two and the seed alone, not on which other features there are."""
     cdef Py_ssize_t u, f
     cdef uint64_t key, bits
-    cdef double half_width = std * sqrt(3.0)
+    cdef double value, half_width = std * sqrt(3.0)
+    cdef float single
+    cdef uint32_t word
     cdef REAL *row
     with nogil:
         for u in range(features.shape[0]):
@@ -148,4 +182,10 @@ def fill_uniform(
             key = mixed(seed ^ mixed(<uint64_t>features[u] + GOLDEN))
             for f in range(n_factors):
                 bits = mixed(key + <uint64_t>(f + 1) * GOLDEN)
-                row[f] = <REAL>(half_width * ((<double>(bits >> 11)) * (2.0 / 9007199254740992.0) - 1.0))
+                value = half_width * ((<double>(bits >> 11)) * (2.0 / 9007199254740992.0) - 1.0)
+                if half:
+                    single = <float>value
+                    memcpy(&word, &single, sizeof(word))
+                    (<uint16_t *>row)[f] = <uint16_t>((word + 0x8000) >> 16)
+                else:
+                    row[f] = <REAL>value

@@ -15,6 +15,22 @@ def transpose(
     indices: NDArray[Any],
     data: NDArray[Any] | None,
 ) -> int: ...
+def batch_columns(
+    features: NDArray[Any],
+    ends: NDArray[Any],
+    entry_rows: NDArray[Any],
+    entry_data: NDArray[Any] | None,
+    n_columns: NDArray[Any],
+    entry_from: NDArray[Any],
+    indptr: NDArray[Any],
+    indices: NDArray[Any],
+    data: NDArray[Any] | None,
+    order: NDArray[Any],
+    batch_size: int,
+    start: int,
+    stop: int,
+) -> None: ...
+def count(out: NDArray[Any], indptr: NDArray[Any], indices: NDArray[Any], weight: NDArray[Any] | None) -> None: ...
 def transpose_at(
     is_f64: bool,
     is_i64: bool,

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Passes over CSR arrays that know no model: checking them, and turning them into columns."""
 from libc.math cimport isfinite
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 
 ctypedef fused IDX:
@@ -169,6 +169,85 @@ def transpose(
         &features[0], &colptr[0], &entry_rows[0], &entry_data[0],
         &indptr[0], &indices[0], NULL if data is None else &data[0], indptr.shape[0] - 1, indices.shape[0],
     )
+
+
+def batch_columns(
+    IDX[::1] features,          # OUT (nnz,): the touched features of each batch, from where its entries begin
+    int32_t[::1] ends,          # OUT (nnz,): where each one's entries end, counted within the batch
+    uint16_t[::1] entry_rows,   # OUT (nnz,): their rows, counted within the batch
+    REAL[::1] entry_data,       # OUT (nnz,): their values; None with data
+    int64_t[::1] n_columns,     # OUT (n_batches,): how many features each batch touches
+    const int64_t[::1] entry_from,  # IN (n_batches + 1,): where the entries of each batch begin
+    const IDX[::1] indptr,      # IN (n_rows + 1,)
+    const IDX[::1] indices,     # IN (nnz,)
+    const REAL[::1] data,       # IN (nnz,), None: every value is one
+    const IDX[::1] order,       # IN (n_rows,): rows batch by batch
+    Py_ssize_t batch_size,
+    Py_ssize_t start,
+    Py_ssize_t stop,
+):
+    """The columns of batches start … stop, each transposed for itself: entries by feature, then by row."""
+    cdef Py_ssize_t batch, i, p, q, at, n, rows, n_touched, longest = 1
+    cdef IDX r
+    for batch in range(start, stop):
+        longest = max(longest, entry_from[batch + 1] - entry_from[batch])
+    cdef IDX *row_from = <IDX *>malloc((batch_size + 1) * sizeof(IDX))
+    cdef IDX *index = <IDX *>malloc(longest * sizeof(IDX))
+    cdef REAL *value = <REAL *>malloc(longest * sizeof(REAL))
+    cdef REAL *value_out = <REAL *>malloc(longest * sizeof(REAL))
+    cdef int64_t *wide = <int64_t *>malloc((3 * longest + 1) * sizeof(int64_t))
+    cdef int64_t *colptr = wide + longest
+    cdef int64_t *entries = wide + 2 * longest + 1
+    try:
+        if row_from == NULL or index == NULL or value == NULL or value_out == NULL or wide == NULL:
+            raise MemoryError()
+        for batch in range(start, stop):
+            rows = min(batch_size, order.shape[0] - batch * batch_size)
+            at = entry_from[batch]
+            n = 0
+            row_from[0] = 0
+            with nogil:
+                for i in range(rows):
+                    r = order[batch * batch_size + i]
+                    for p in range(indptr[r], indptr[r + 1]):
+                        index[n] = indices[p]
+                        if data is not None:
+                            value[n] = data[p]
+                        n += 1
+                    row_from[i + 1] = <IDX>n
+            n_touched = transposed[REAL, IDX](
+                wide, colptr, entries, value_out, row_from, index, NULL if data is None else value, rows, n)
+            n_columns[batch] = n_touched
+            with nogil:
+                for q in range(n_touched):
+                    features[at + q] = <IDX>wide[q]
+                    ends[at + q] = <int32_t>colptr[q + 1]
+                for q in range(n):
+                    entry_rows[at + q] = <uint16_t>entries[q]
+                    if data is not None:
+                        entry_data[at + q] = value_out[q]
+    finally:
+        free(row_from)
+        free(index)
+        free(value)
+        free(value_out)
+        free(wide)
+
+
+def count(
+    float[::1] out,             # INOUT (n_features,): + Σ over the rows of a feature of their weights
+    const IDX[::1] indptr,      # IN (n_rows + 1,)
+    const IDX[::1] indices,     # IN (nnz,)
+    const REAL[::1] weight,     # IN (n_rows,), None: all one
+):
+    """Weighted number of rows in which each feature occurs."""
+    cdef Py_ssize_t i, p
+    cdef float s
+    with nogil:
+        for i in range(indptr.shape[0] - 1):
+            s = 1 if weight is None else <float>weight[i]
+            for p in range(indptr[i], indptr[i + 1]):
+                out[indices[p]] += s
 
 
 def transpose_at(

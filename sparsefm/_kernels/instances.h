@@ -56,37 +56,37 @@ enum { ISA_PLAIN = 0, ISA_BASE = 1, ISA_AVX2 = 2, ISA_AVX512 = 3 };
 
 /* The C face of a body: picks the instance for one call. Unsupported combinations fall back to the widest
  * one below, so an out-of-range isa cannot jump into nothing. */
-#define DISPATCH_F32(name, index, isa, args)                                  \
-    do {                                                                      \
-        if (HAVE_AVX && (isa) >= ISA_AVX512) IF_AVX(name##_f32##index##_avx512(args)); \
-        else if (HAVE_AVX && (isa) == ISA_AVX2) IF_AVX(name##_f32##index##_avx2(args)); \
-        else if (HAVE_VECTORS && (isa) >= ISA_BASE) IF_VECTORS(name##_f32##index##_base(args)); \
-        else name##_f32##index##_plain(args);                                 \
+#define DISPATCH_F32(name, index, isa, ...)                                          \
+    do {                                                                             \
+        if (HAVE_AVX && (isa) >= ISA_AVX512) IF_AVX(name##_f32##index##_avx512(__VA_ARGS__)); \
+        else if (HAVE_AVX && (isa) == ISA_AVX2) IF_AVX(name##_f32##index##_avx2(__VA_ARGS__)); \
+        else if (HAVE_VECTORS && (isa) >= ISA_BASE) IF_VECTORS(name##_f32##index##_base(__VA_ARGS__)); \
+        else name##_f32##index##_plain(__VA_ARGS__);                                 \
     } while (0)
-#define DISPATCH_F64(name, index, isa, args)                                  \
-    do {                                                                      \
-        if (HAVE_VECTORS && (isa) >= ISA_BASE) IF_VECTORS(name##_f64##index##_base(args)); \
-        else name##_f64##index##_plain(args);                                 \
+#define DISPATCH_F64(name, index, isa, ...)                                          \
+    do {                                                                             \
+        if (HAVE_VECTORS && (isa) >= ISA_BASE) IF_VECTORS(name##_f64##index##_base(__VA_ARGS__)); \
+        else name##_f64##index##_plain(__VA_ARGS__);                                 \
     } while (0)
-#define DISPATCH(name, isa, is_f64, is_i64, args)                             \
-    do {                                                                      \
-        if (is_f64) {                                                         \
-            if (is_i64) DISPATCH_F64(name, i64, isa, args);                   \
-            else DISPATCH_F64(name, i32, isa, args);                          \
-        } else {                                                              \
-            if (is_i64) DISPATCH_F32(name, i64, isa, args);                   \
-            else DISPATCH_F32(name, i32, isa, args);                          \
-        }                                                                     \
+#define DISPATCH(name, isa, is_f64, is_i64, ...)                                     \
+    do {                                                                             \
+        if (is_f64) {                                                                \
+            if (is_i64) DISPATCH_F64(name, i64, isa, __VA_ARGS__);                   \
+            else DISPATCH_F64(name, i32, isa, __VA_ARGS__);                          \
+        } else {                                                                     \
+            if (is_i64) DISPATCH_F32(name, i64, isa, __VA_ARGS__);                   \
+            else DISPATCH_F32(name, i32, isa, __VA_ARGS__);                          \
+        }                                                                            \
     } while (0)
 #if HAVE_VECTORS
-#define IF_VECTORS(call) call
+#define IF_VECTORS(...) __VA_ARGS__
 #else
-#define IF_VECTORS(call) ((void)0)
+#define IF_VECTORS(...) ((void)0)
 #endif
 #if HAVE_AVX
-#define IF_AVX(call) call
+#define IF_AVX(...) __VA_ARGS__
 #else
-#define IF_AVX(call) ((void)0)
+#define IF_AVX(...) ((void)0)
 #endif
 
 #endif /* SPARSEFM_INSTANCES */

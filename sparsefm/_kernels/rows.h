@@ -24,6 +24,16 @@
 #define TILE 4
 #define AHEAD 128 /* non-zeros between prefetch and use in a read-only pass */
 
+/* v with its lanes in another order. */
+#if defined(__clang__)
+#define ROTATED(v, ...) __builtin_shufflevector(v, v, __VA_ARGS__)
+#else
+#define ROTATED(v, ...) __builtin_shuffle(v, (FN(word_t)){__VA_ARGS__})
+#endif
+
+/* What `masked` says of the rows of V: whole vectors, a last vector to mask, whole vectors of bfloat16. */
+enum { WHOLE = 0, MASKED = 1, HALF = 2 };
+
 /* Runs DO(T, first vector) over nvec vectors, TILE at a time; folds to straight code for a constant nvec. */
 #define FOR_TILES(nvec, DO)                                   \
     do {                                                      \
@@ -96,6 +106,32 @@ INLINE vec FN(load_first)(const REAL *p, ptrdiff_t left) {
     return FN(load)(lanes);
 }
 
+#if W == 1
+typedef uint16_t FN(half_t);
+typedef uint32_t FN(word_t);
+typedef float FN(single_t);
+#else
+typedef uint16_t FN(half_t) __attribute__((vector_size(W * 2)));
+typedef uint32_t FN(word_t) __attribute__((vector_size(W * 4)));
+typedef float FN(single_t) __attribute__((vector_size(W * 4)));
+#endif
+#undef CONVERT
+#if W == 1
+#define CONVERT(v, type) ((type)(v))
+#else
+#define CONVERT(v, type) __builtin_convertvector(v, type)
+#endif
+
+/* W factors kept as bfloat16, the upper half of a float's bits. */
+INLINE vec FN(load_half)(const uint16_t *p) {
+    FN(half_t) half;
+    FN(single_t) v;
+    memcpy(&half, p, sizeof half);
+    const FN(word_t) word = CONVERT(half, FN(word_t)) << 16;
+    memcpy(&v, &word, sizeof v);
+    return CONVERT(v, vec);
+}
+
 INLINE vec FN(zero)(void) {
     vec v;
     memset(&v, 0, sizeof v);
@@ -116,23 +152,22 @@ INLINE REAL FN(sum)(vec v) {
 #if W == 1
     return v;
 #else
-    REAL s[W];
-    for (int i = 0; i < W; i++) s[i] = v[i];
 #if W >= 16
-    for (int i = 0; i < 8; i++) s[i] += s[i + 8];
+    v += ROTATED(v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+    v += ROTATED(v, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3);
+    v += ROTATED(v, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1);
+#elif W >= 8
+    v += ROTATED(v, 4, 5, 6, 7, 0, 1, 2, 3);
+    v += ROTATED(v, 2, 3, 0, 1, 2, 3, 0, 1);
+#elif W >= 4
+    v += ROTATED(v, 2, 3, 0, 1);
 #endif
-#if W >= 8
-    for (int i = 0; i < 4; i++) s[i] += s[i + 4];
-#endif
-#if W >= 4
-    for (int i = 0; i < 2; i++) s[i] += s[i + 2];
-#endif
-    return s[0] + s[1];
+    return v[0] + v[1];
 #endif
 }
 
 INLINE const REAL *FN(factors_of)(const params_t *t, const int masked, IDX j) {
-    if (masked && j >= t->tail_from) return t->tail + (j - t->tail_from) * t->v_stride;
+    if (masked == MASKED && j >= t->tail_from) return t->tail + (j - t->tail_from) * t->v_stride;
     return t->v + (ptrdiff_t)j * t->v_stride;
 }
 
@@ -154,13 +189,13 @@ INLINE vec FN(score_tile)(const int T, const int f, const int masked, const int 
     REAL l = 0;
     for (int i = 0; i < T; i++) e1[i] = e2[i] = FN(zero)();
     for (ptrdiff_t p = 0; p < n; p++) {
-        const REAL *v = FN(factors_of)(t, masked, idx[p]) + f * W;
+        const REAL *v = FN(factors_of)(t, masked, idx[p]);
         const REAL value = unit ? (REAL)1 : x[p];
         if (linear && p + AHEAD < to_come) FN(fetch)(t, idx[p + AHEAD]);
         if (linear) l += unit ? t->w[(ptrdiff_t)idx[p] * t->w_stride] : value * t->w[(ptrdiff_t)idx[p] * t->w_stride];
         for (int i = 0; i < T; i++) {
-            vec z = FN(load)(v + i * W);
-            if (masked && last_tile && i == T - 1) z = FN(keep)(z, t->mask);
+            vec z = masked == HALF ? FN(load_half)((const uint16_t *)v + (f + i) * W) : FN(load)(v + (f + i) * W);
+            if (masked == MASKED && last_tile && i == T - 1) z = FN(keep)(z, t->mask);
             if (!unit) z = z * value;
             e2[i] += e1[i] * z;
             e1[i] += z;

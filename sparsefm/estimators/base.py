@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -21,19 +22,26 @@ from ..encoders import FrameEncoder
 from ..encoders.tables import columns_of, is_frame
 from ..model import FMParams, represent, score
 from ..recommend import top_k
-from ..solvers import Problem, make_solver
+from ..solvers import Interrupted, Problem, make_solver
 from ..validation import Rows, check_csr, check_positive, check_sample_weight
+from . import stream
 from .files import to_state
+from .units import Units
+from .watch import Progress, check_metric, judge_of
+
+_L2_FACTORS = 0.025  # for a target of standard deviation 1
 
 
 def all_or_nothing(fit: Any) -> Any:
-    """A fit that is refused or fails leaves the estimator as it was."""
+    """A fit that is refused or fails leaves the estimator as it was; one that Ctrl-C ends is a fit."""
 
     @functools.wraps(fit)
     def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
         before = self.__dict__.copy()
         try:
             return fit(self, *args, **kwargs)
+        except Interrupted:  # with what had been learned
+            raise
         except BaseException:
             self.__dict__ = before
             raise
@@ -45,23 +53,57 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
     """What regressor and classifier share: the way in, the fit of one score function, and the way out."""
 
     n_factors: int
+    loss: str
     l2_linear: float
-    l2_factors: Any  # float; None in the regressor
+    l2_factors: Any  # float, mapping from field to float; None in the regressor
+    l2_prior: float
     init_std: float
     solver: Any
     encoder: Any
+    fields: Any
     early_stopping: bool
     validation_fraction: float
+    eval_metric: Any
     callbacks: Any
     n_threads: int | None
     random_state: Any
     verbose: int
+    warm_start: bool
 
     params_: FMParams | tuple[FMParams, ...]
     history_: list[dict[str, Any]]
     encoder_: Any
     n_features_in_: int
     classes_: NDArray[Any]  # of the classifier
+
+    _LOSSES: tuple[str, ...]
+    _session: stream.Session | None
+
+    # ---- what each kind of target makes of it ----
+
+    @abstractmethod
+    def _learn_target(self, y: Any, weight: NDArray[Any] | None, dtype: Any) -> None:
+        """Checks y and learns its units, or its classes."""
+
+    @abstractmethod
+    def _targets(self, y: Any, n_rows: int, name: str = "y") -> list[NDArray[np.float64]]:
+        """The target of each score function, in the units it is trained in."""
+
+    @abstractmethod
+    def _start_of(self, target: NDArray[np.float64], weight: NDArray[Any] | None) -> float:
+        """Where the bias of a score function begins."""
+
+    def _units(self) -> Units:
+        return Units()
+
+    def _weights(self, y: Any, weight: NDArray[Any] | None) -> NDArray[Any] | None:
+        """Sample weights times those of the classes."""
+        return weight
+
+    @property
+    def _labels(self) -> list[dict[str, Any]]:
+        """What the records of each score function say of it."""
+        return [{}]
 
     # ---- the way in ----
 
@@ -72,8 +114,14 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
 
     def _check_parameters(self) -> None:
         check_positive(self.n_factors, "n_factors", zero=True, integer=True)
+        if self.loss not in self._LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(map(repr, self._LOSSES))}, got {self.loss!r}")
         check_positive(self.l2_linear, "l2_linear", zero=True)
-        if self.l2_factors is not None or isinstance(self, ClassifierMixin):
+        check_positive(self.l2_prior, "l2_prior", zero=True)
+        if isinstance(self.l2_factors, Mapping):
+            for of, strength in self.l2_factors.items():
+                check_positive(strength, f"l2_factors[{of!r}]", zero=True)
+        elif self.l2_factors is not None or isinstance(self, ClassifierMixin):
             check_positive(self.l2_factors, "l2_factors", zero=True)
         check_positive(self.init_std, "init_std", zero=True)
         n_threads_or_default(self.n_threads)
@@ -82,6 +130,9 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             isinstance(self.callbacks, (list, tuple)) and all(map(callable, self.callbacks))
         ):
             raise TypeError(f"callbacks must be a list of functions, got {self.callbacks!r}")
+        check_metric(self.eval_metric, isinstance(self, ClassifierMixin))
+        if self.fields is not None and self.encoder is not None:
+            raise ValueError("fields is for matrices; with an encoder the fields are its columns: leave fields=None")
         if isinstance(self.encoder, dict):
             raise TypeError("encoder must be an encoder, not a dict: give FrameEncoder({...})")
         if self.early_stopping and not 0 < self.validation_fraction < 1:
@@ -165,53 +216,237 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             return int(self.random_state)
         return int(generator.randint(2**31 - 1))
 
-    # ---- the fit of one score function ----
+    # ---- the fit of the score functions ----
 
-    def _solve(
+    @all_or_nothing
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        eval_set: Any = None,
+        resume: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """Fits to rows X (n_rows, n_features), CSR, any matrix, or with an encoder a frame, and y (n_rows,).
+
+        Parameters
+        ----------
+        sample_weight : (n_rows,), optional
+            Not negative; only their ratios count.
+        eval_set : (X, y) or (X, y, sample_weight), optional
+            Watched after each epoch.
+        resume : path, optional
+            A file that the solver wrote as its `checkpoint` in a fit to the same data with the same parameters: training
+            goes on from there, to the same bits as if it had never stopped. max_iter may be larger.
+
+        Raises
+        ------
+        ValueError
+            For input that is not finite or does not fit together; `DivergenceError`, a kind of it, when training runs
+            away and shorter steps do not help.
+        KeyboardInterrupt
+            On Ctrl-C. After the first epoch the model is fitted then, with what it had learned.
+        """
+        before = self.__dict__.get("params_") if self.warm_start else None
+        if before is not None and self.encoder_ is not None:
+            raise ValueError("warm_start goes on with the columns of a matrix; with an encoder use partial_fit")
+        rows, y, weight, eval_set = self._start(X, y, sample_weight, eval_set)
+        self._learn_target(y, weight, rows.dtype)
+        weight = self._weights(y, weight)
+        starts = self._warm(before, rows)
+        targets, watched = self._targets(y, rows.n_rows), None
+        if eval_set is not None:
+            X_watched = self._encode(eval_set[0])
+            given = check_sample_weight(eval_set[2] if len(eval_set) == 3 else None, X_watched.n_rows)
+            watched = X_watched, self._targets(eval_set[1], X_watched.n_rows, "the y of eval_set"), given
+        solver = make_solver(self.solver)
+        if (resume is not None or getattr(solver, "checkpoint", None) is not None) and len(targets) > 1:
+            raise ValueError(
+                f"a checkpoint holds one score function and {len(targets)} classes have one each: fit them one by one "
+                "(OneVsRestClassifier), or without checkpoint"
+            )
+        checkpoint = None if resume is None else self._read_checkpoint(resume)
+        seed, fitted, interrupted = self._seed(), [], None
+        for i, target in enumerate(targets):
+            evaluation = None if watched is None else (watched[0], watched[1][i], watched[2])
+            problem = self._problem(rows, target, weight, evaluation, seed, i, starts[i], checkpoint)
+            try:
+                fitted.append(solver.solve(problem))
+            except Interrupted as interruption:
+                if len(targets) > 1:
+                    raise KeyboardInterrupt from None  # some classes have no score yet
+                fitted.append(interruption.params)
+                interrupted = interruption
+        self._store(fitted)
+        self._session = None
+        if interrupted is not None:
+            raise interrupted
+        return self
+
+    def partial_fit(self, X: Any, y: Any, *, sample_weight: Any = None, classes: Any = None) -> Self:
+        """One pass over more rows, from where training stands; without a fit before, this is the first.
+
+        Through a FrameEncoder new levels become new columns behind all others; they begin as the unknown ones were
+        scored. Statistics of labels (`TargetStats`) describe a row by the rows before this piece. On a matrix the width
+        is fixed. A regressor keeps the centre and spread of its first target. After `fit` or `load` the parameters go
+        on, the solver's own state begins anew. Costs what the rows touch, but for new columns.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in fit. Rows that are refused change nothing, but for the encoder's vocabulary if training diverges.
+        classes : sequence, optional
+            For classifiers: all labels there will be, at the first call; without it those of the first y.
+        """
+        stream.partial_fit(self, X, y, sample_weight, classes)
+        return self
+
+    def fit_stream(self, frames: Any, *, target: str | None = None, epochs: int = 1) -> Self:
+        """Fits to rows that come in pieces, in memory that does not grow with their number.
+
+        Parameters
+        ----------
+        frames : iterable, or function that returns one
+            Of frames with a column `target`, or of pairs (X, y). What can be iterated only once (a generator) is read
+            once: the encoder then grows on the fly, as in partial_fit. What can be iterated again (a list, or a
+            function that opens the files anew) is read for the encoder, for the spread of the target and the
+            frequencies of the features, and once an epoch: the result is that of `fit` on all rows with
+            SGD/AdaGrad/…(shuffle=False, batch_size=1, max_iter=epochs), bit for bit, however the rows are cut.
+        target : str, optional
+            The column that holds y; not needed for pairs.
+        epochs : int
+            Passes over the rows.
+
+        Raises
+        ------
+        ValueError
+            If no row comes, or more than one epoch is asked of what can be read once only; for the rest as fit.
+        """
+        stream.fit_stream(self, frames, target, epochs)
+        return self
+
+    def _warm(self, before: Any, rows: Rows) -> list[FMParams | None]:
+        """The parameters to go on from, in the units of training."""
+        n_scores = len(self._labels)
+        if before is None:
+            self.history_ = []
+            return [None] * n_scores
+        params = before if isinstance(before, tuple) else (before,)
+        first = params[0]
+        if (len(params), first.n_features, first.n_factors) != (n_scores, rows.n_features, self.n_factors):
+            raise ValueError(
+                f"warm_start: the fit before has {len(params)} score functions of {first.n_features} features and "
+                f"{first.n_factors} factors, this one {n_scores} of {rows.n_features} and {self.n_factors}"
+            )
+        return [self._units().into(p, rows.dtype) for p in params]
+
+    def _problem(
         self,
         rows: Rows,
-        y: NDArray[Any],
+        target: NDArray[np.float64],
         weight: NDArray[Any] | None,
         evaluation: tuple[Rows, NDArray[Any], NDArray[Any] | None] | None,
-        *,
-        loss: str,
-        w0: float,
-        l2_factors: float,
-        loss_scale: float = 1.0,
         seed: int,
-        label: dict[str, Any] | None = None,
-    ) -> FMParams:
+        i: int,
+        start: FMParams | None = None,
+        checkpoint: Any = None,
+        w0: float | None = None,
+    ) -> Problem:
+        """What the solver is given of score function i."""
+        units, label = self._units(), self._labels[i]
+        if w0 is None:
+            w0 = self._start_of(target, weight) if start is None else start.w0
         solver = make_solver(self.solver)
+        progress = Progress(type(self).__name__, label, solver.max_iter, self.verbose)
 
         def report(record: dict[str, Any]) -> bool:
-            record = (label or {}) | {
-                key: value * loss_scale if key.endswith("loss") else value for key, value in record.items()
-            }
+            record = self._in_own_units(label, record)
             self.history_.append(record)
-            if self.verbose:
-                _print_progress(type(self).__name__, record, solver.max_iter)
+            progress.epoch(record)
             stops = [_is_true(callback(self, record)) for callback in self.callbacks or ()]  # every one is called
             return any(stops)
 
-        params: FMParams = solver.solve(
-            Problem(
-                rows=rows,
-                y=y.astype(rows.dtype),
-                weight=None if weight is None else weight.astype(rows.dtype),
-                loss=loss,
-                w0=w0,
-                n_factors=self.n_factors,
-                l2_linear=self.l2_linear,
-                l2_factors=l2_factors,
-                init_std=self.init_std,
-                seed=seed,
-                n_threads=self.n_threads,
-                evaluation=evaluation,
-                early_stopping=self.early_stopping,
-                report=report,
-            )
+        if checkpoint is not None:
+            self.history_ = [self._in_own_units(label, record) for record in checkpoint[0]["records"]]
+        bucket = getattr(self.encoder_, "buckets_", None)
+        judge = None
+        if evaluation is not None:
+            judge = judge_of(self.eval_metric, evaluation[1], evaluation[2], self._predicted, units)
+        return Problem(
+            rows=rows,
+            y=target.astype(rows.dtype),
+            weight=None if weight is None else weight.astype(rows.dtype),
+            loss=self.loss,
+            shape=self._shape(),
+            w0=w0,
+            n_factors=self.n_factors,
+            l2_linear=self.l2_linear * units.l2_linear,
+            l2_factors=self._l2_factors(rows.n_features, units),
+            l2_prior=self.l2_prior,
+            init_std=self.init_std,
+            seed=seed,
+            n_threads=self.n_threads,
+            evaluation=evaluation,
+            early_stopping=self.early_stopping and evaluation is not None,
+            judge=judge,
+            start=start,
+            bucket=None if bucket is None else np.ascontiguousarray(bucket, np.int32),
+            resume=checkpoint,
+            report=report,
+            progress=progress.within if self.verbose else None,
+            name_of=self._name_of,
         )
-        return params
+
+    def _in_own_units(self, label: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+        scale = self._units().loss
+        return label | {key: value * scale if key.endswith("loss") else value for key, value in record.items()}
+
+    def _shape(self) -> float:
+        return 0.0
+
+    def _l2_factors(self, n_features: int, units: Units) -> Any:
+        """One strength, or with a mapping one a feature."""
+        if self.l2_factors is None:
+            return _L2_FACTORS
+        if not isinstance(self.l2_factors, Mapping):
+            return self.l2_factors * units.l2_factors
+        fields = self.fields_
+        if fields is None:
+            raise ValueError(
+                "l2_factors by field needs to know the fields: give an encoder, or fields=(n_features,) numbers"
+            )
+        names = list(getattr(self.encoder_, "field_names_", range(int(fields.max(initial=-1)) + 1)))
+        unknown = [of for of in self.l2_factors if of not in names]
+        if unknown:
+            raise ValueError(f"l2_factors names {unknown[:5]}; the fields are {names[:20]}")
+        strengths = np.full(len(names), _L2_FACTORS, dtype=np.float32)
+        for of, strength in self.l2_factors.items():
+            strengths[names.index(of)] = strength * units.l2_factors
+        return strengths[fields]
+
+    def _name_of(self, j: int) -> str:
+        if self.encoder_ is not None and hasattr(self.encoder_, "get_feature_names_out"):
+            return str(self.encoder_.get_feature_names_out()[j])
+        return f"column {j}"
+
+    @staticmethod
+    def _read_checkpoint(path: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        meta, arrays = persistence.read(path)
+        if "checkpoint" not in meta:
+            raise ValueError(f"{path} holds a model, not a checkpoint; load it with sparsefm.load")
+        return meta, arrays
+
+    def _store(self, fitted: list[FMParams]) -> None:
+        """Takes over the parameters that a solver found, in the units of the target."""
+        units = self._units()
+        for params in fitted:
+            if units.scale != 1:
+                V, w = params.V, params.w
+                V *= V.dtype.type(np.sqrt(units.scale))
+                w *= w.dtype.type(units.scale)
+        own = tuple(FMParams(units.centre + units.scale * p.w0, p.w, p.V) for p in fitted)
+        self.params_ = own if len(own) > 1 else own[0]
 
     # ---- the way out ----
 
@@ -237,8 +472,20 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
 
     @property
     def fields_(self) -> NDArray[np.int32] | None:
-        """(n_features,) field of each column of the encoded matrix; None without a FrameEncoder."""
-        return getattr(self.encoder_, "fields_", None)
+        """(n_features,) field of each column of the encoded matrix; without a FrameEncoder those given, or None."""
+        if self.encoder_ is not None or self.fields is None:
+            return getattr(self.encoder_, "fields_", None)
+        fields = np.asarray(self.fields)
+        if fields.shape != (self.n_features_in_,) or fields.dtype.kind not in "iu" or fields.min(initial=0) < 0:
+            raise ValueError(
+                f"fields must hold the number of the field of each of the {self.n_features_in_} columns, from 0 on, got "
+                f"shape {fields.shape} of {fields.dtype}"
+            )
+        return fields.astype(np.int32)
+
+    @abstractmethod
+    def _predicted(self, scores: NDArray[Any]) -> NDArray[np.float64]:
+        """What a metric is given, of the scores of one score function in the target's units."""
 
     def _scores(self, X: Any) -> NDArray[Any]:
         check_is_fitted(self)
@@ -371,16 +618,6 @@ def _checked_sparse(X: Any) -> Rows | None:
     """The rows of a sparse container, before scikit-learn looks at it: its conversions trust the indices. None for
     anything else, and for an empty one, about which scikit-learn has the better words."""
     return check_csr(X) if sp.issparse(X) and X.ndim == 2 and min(X.shape) > 0 else None
-
-
-def _print_progress(name: str, record: dict[str, Any], max_iter: int) -> None:
-    parts = [f"{key} {record[key]:.4f}" for key in ("loss", "eval_loss") if key in record]
-    which = f" class {record['class']}" if "class" in record else ""
-    print(
-        f"{name}{which} epoch {record['epoch']}/{max_iter}  {'  '.join(parts)}  {record['seconds']:.2f} s",
-        file=sys.stderr,
-        flush=True,
-    )
 
 
 def _pairs(exclude: Any, contexts: pd.DataFrame, candidates: pd.DataFrame, user: str, item: str) -> Any:

@@ -2,65 +2,86 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from ..model import FMParams, score
-from ..validation import check_sample_weight, check_target
-from .base import _BaseFM, all_or_nothing
+from ..validation import check_positive, check_sample_weight, check_target
+from .base import _BaseFM
+from .units import Units
 
 
 class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
-    """Factorization machine for a real target, squared loss (Rendle, ICDM 2010).
+    """Factorization machine for a real target (Rendle, ICDM 2010).
 
-    The objective, with s_i the sample weights and c_j the weighted share of rows in which feature j occurs:
+    The objective, with s_i the sample weights, n_j the weight of the rows in which feature j occurs and n that of all:
 
-        (Σ s_i ½(y_i − score_i)²) / Σ s_i + ½ Σ_j c_j (l2_linear w_j² + l2_factors ‖v_j‖²)
+        (Σ s_i ℓ(y_i, score_i)) / Σ s_i + ½ Σ_j (n_j + l2_prior) / n · (l2_linear w_j² + l2_factors ‖v_j‖²)
 
-    Training sees the target with mean 0 and standard deviation 1, which changes the steps but not the objective;
-    so a learning rate suits targets of any scale.
+    Training sees the target centred and scaled to a spread of 1, which changes the steps but not the objective; so the
+    defaults suit targets of any scale, and rows of many fields as well as of two (see AdaGrad).
 
     Parameters
     ----------
     n_factors : int
         Length of a feature's vector; 0 leaves the linear model, on one-hot ids the biases.
-    solver : "adagrad", "sgd" or a solver object such as AdaGrad(max_iter=50)
+    loss : "squared", "huber", "quantile" or "poisson"
+        ½ r²; the same up to |r| = delta · spread and linear beyond (the spread is 1.48 times the median absolute
+        deviation); the pinball loss, whose prediction is a quantile of the target; e^score − y · score for counts, whose
+        prediction is e^score.
+    solver : "adagrad", "sgd", "adam", "ftrl", "auto" or a solver object such as AdaGrad(max_iter=50)
+        "auto" finds the number of passes and the strength of the penalties by a short search.
     l2_linear, l2_factors : float
-        Penalties. l2_factors=None is 0.1 times the standard deviation of y, which is the same strength at any
-        scale of the target.
+        Penalties. l2_factors may be a mapping from field to strength, fields not named keeping the default; None is 0.025
+        times the spread of y, which is the same strength at any scale of the target.
+    l2_prior : float
+        As if each feature had occurred in so many rows more: the penalty that rare features have. With 0 each
+        visit to a feature pays the same share; with l2 · l2_prior held and l2 → 0 it is a Gaussian prior, as in Bayesian
+        factorization machines (Freudenthaler, Schmidt-Thieme & Rendle 2011). The default is chosen with the solver's.
     init_std : float
-        Standard deviation of the starting factors, for a target of standard deviation 1.
+        Standard deviation of the starting factors, for a target of spread 1.
+    quantile, delta : float
+        Of the losses "quantile" and "huber".
     encoder : FrameEncoder or another transformer to sparse rows, optional
         Fitted together with the model. Without one, a frame with text or category columns is encoded by its
         dtypes, and a frame of numbers, integer ids too, is a matrix. Recommending from frames and saving need
         a FrameEncoder.
+    fields : (n_features,) int, optional
+        The field of each column of a matrix, for `l2_factors` by field.
     clip : bool
         Predictions stay inside the range of the training target.
     early_stopping : bool
-        Stop when the loss on eval_set, or on validation_fraction of the rows, no longer falls, and keep the best
+        Stop when what is watched on eval_set, or on validation_fraction of the rows, no longer betters, and keep the best
         epoch's parameters.
     validation_fraction : float
+    eval_metric : "loss", "rmse", "mae" or callable
+        What is watched. A function of (y, prediction), with sample_weight= where weights are given, of which more is
+        better, as in scikit-learn, unless it is one of sparsefm.metrics of which less is.
     callbacks : list of callables, optional
         callback(estimator, record) after each epoch; True stops.
     n_threads : int, optional
         None: every core. The result does not depend on it.
     random_state : int, RandomState or None
     verbose : int
-        1 prints a line an epoch to stderr.
+        1 prints a line an epoch to stderr, with the time left, and on a terminal a bar within long ones.
+    warm_start : bool
+        fit goes on from the parameters of the last fit (on a matrix of the same columns).
 
     Attributes
     ----------
     params_ : FMParams
     intercept_, coef_, factors_ : float, (n_features,), (n_features, n_factors)
     history_ : list of dict
-        One an epoch: epoch, loss (mean of ℓ, each row scored before its own update), seconds, and eval_loss
-        with an eval_set.
+        One an epoch: epoch, loss (mean of ℓ, each row scored before its own update), seconds, and with an eval_set
+        eval_loss and, unless it is the loss, eval_metric.
     n_iter_ : int
     encoder_ : fitted encoder or None
     fields_ : (n_features,) int32 or None
@@ -76,87 +97,114 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
     (4,)
     """
 
+    _LOSSES = ("squared", "huber", "quantile", "poisson")
+
+    target_range_: tuple[float, float]
+    _standard: Units
+
     def __init__(
         self,
         n_factors: int = 16,
         *,
+        loss: str = "squared",
         solver: Any = "adagrad",
         l2_linear: float = 0.01,
-        l2_factors: float | None = None,
+        l2_factors: Any = None,
+        l2_prior: float = 250.0,
         init_std: float = 0.01,
+        quantile: float = 0.5,
+        delta: float = 1.35,
         encoder: Any = None,
+        fields: Any = None,
         clip: bool = True,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
+        eval_metric: Any = "loss",
         callbacks: Any = None,
         n_threads: int | None = None,
         random_state: Any = None,
         verbose: int = 0,
+        warm_start: bool = False,
     ) -> None:
         self.n_factors = n_factors
+        self.loss = loss
         self.solver = solver
         self.l2_linear = l2_linear
         self.l2_factors = l2_factors
+        self.l2_prior = l2_prior
         self.init_std = init_std
+        self.quantile = quantile
+        self.delta = delta
         self.encoder = encoder
+        self.fields = fields
         self.clip = clip
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.eval_metric = eval_metric
         self.callbacks = callbacks
         self.n_threads = n_threads
         self.random_state = random_state
         self.verbose = verbose
+        self.warm_start = warm_start
 
-    @all_or_nothing
-    def fit(self, X: Any, y: Any, *, sample_weight: Any = None, eval_set: Any = None) -> Self:
-        """Fits to rows X (n_rows, n_features) — CSR, any matrix, or with an encoder a DataFrame — and y (n_rows,).
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_positive(self.delta, "delta")
+        check_positive(self.quantile, "quantile")
+        if not self.quantile < 1:
+            raise ValueError(f"quantile must lie between 0 and 1, got {self.quantile!r}")
 
-        eval_set is (X, y) or (X, y, sample_weight), watched after each epoch. Raises ValueError for input that is
-        not finite or does not fit together, DivergenceError when training runs away.
-        """
-        rows, y, weight, eval_set = self._start(X, y, sample_weight, eval_set)
-        y = check_target(y, rows.n_rows)
+    def _shape(self) -> float:
+        return {"huber": self.delta, "quantile": self.quantile}.get(self.loss, 0.0)
+
+    def _units(self) -> Units:
+        return self._standard
+
+    def _learn_target(self, y: Any, weight: NDArray[Any] | None, dtype: Any) -> None:
+        y = check_target(y, len(y))
         counting = y if weight is None else y[weight > 0]
-        with np.errstate(over="ignore", invalid="ignore"):
-            mean = float(np.average(y, weights=weight))
-            spread = float(np.sqrt(np.average((y - mean) ** 2, weights=weight)))
-        reach = float(np.finfo(rows.dtype).max) ** 0.5
-        if (
-            not np.isfinite(mean + spread)
-            or spread > reach
-            or (spread < 1 / reach and counting.min() != counting.max())
-        ):
+        low, high = float(counting.min()), float(counting.max())
+        if self.loss == "poisson":
+            if low < 0 or high == 0:
+                raise ValueError(
+                    f"loss='poisson' needs counts, not negative and not all zero; y goes from {low} to {high}"
+                )
+            centre, spread = 0.0, 1.0
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):
+                centre, spread = self._centre(y, weight)
+        reach = float(np.finfo(dtype).max) ** 0.5
+        if not np.isfinite(centre + spread) or spread > reach or (spread < 1 / reach and low != high):
             raise ValueError(
-                f"y goes from {counting.min():.3g} to {counting.max():.3g} with a standard deviation of {spread:.3g}, "
-                f"whose square leaves {rows.dtype}: rescale y" + " or pass a float64 X" * (rows.dtype == np.float32)
+                f"y goes from {low:.3g} to {high:.3g} with a spread of {spread:.3g}, whose square leaves {dtype}: rescale y"
+                + " or pass a float64 X" * (dtype == np.float32)
             )
-        scale = spread if spread > 0 else 1.0
-        evaluation = None
-        if eval_set is not None:
-            watched = self._encode(eval_set[0])
-            target = check_target(eval_set[1], watched.n_rows, name="the y of eval_set")
-            given = check_sample_weight(eval_set[2] if len(eval_set) == 3 else None, watched.n_rows)
-            evaluation = (watched, (target - mean) / scale, given)
-        self.history_ = []
-        # In the standardised problem w and V are 1/scale and 1/√scale of their values, the loss 1/scale²:
-        # l2_linear is the same number there, l2_factors is divided by scale.
-        params = self._solve(
-            rows,
-            (y - mean) / scale,
-            weight,
-            evaluation,
-            loss="squared",
-            w0=0.0,
-            l2_factors=0.1 if self.l2_factors is None else self.l2_factors / scale,
-            loss_scale=scale**2,
-            seed=self._seed(),
-        )
-        V, w = params.V, params.w
-        V *= V.dtype.type(np.sqrt(scale))
-        w *= w.dtype.type(scale)
-        self.params_ = FMParams(mean + scale * params.w0, w, V)
-        self.target_range_ = (float(counting.min()), float(counting.max()))
-        return self
+        self._standard = Units(centre, spread if spread > 0 else 1.0, 1 if self.loss == "quantile" else 2)
+        self.target_range_ = (low, high)
+
+    def _centre(self, y: NDArray[np.float64], weight: NDArray[Any] | None) -> tuple[float, float]:
+        """Where y lies and how far it spreads, as the loss sees it."""
+        mean = float(np.average(y, weights=weight))
+        deviation = float(np.sqrt(np.average((y - mean) ** 2, weights=weight)))
+        if self.loss == "squared":
+            return mean, deviation
+        middle = _quantile(y, weight, 0.5)
+        robust = 1.4826 * _quantile(np.abs(y - middle), weight, 0.5)
+        spread = robust if robust > 0 else deviation
+        return (_quantile(y, weight, self.quantile) if self.loss == "quantile" else middle), spread
+
+    def _targets(self, y: Any, n_rows: int, name: str = "y") -> list[NDArray[np.float64]]:
+        units = self._units()
+        return [(check_target(y, n_rows, name=name) - units.centre) / units.scale]
+
+    def _start_of(self, target: NDArray[np.float64], weight: NDArray[Any] | None) -> float:
+        return float(np.log(np.average(target, weights=weight))) if self.loss == "poisson" else 0.0
+
+    def _predicted(self, scores: NDArray[Any]) -> NDArray[np.float64]:
+        if self.loss == "poisson":
+            with np.errstate(over="ignore"):
+                scores = np.exp(scores)
+        return np.asarray(scores.clip(*self.target_range_)) if self.clip else scores
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predicted target (n_rows,) float64, inside the training range unless clip=False."""
@@ -164,18 +212,34 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         params = self._params_of(None)
         # the bias is added in float64: beside a large mean float32 would lose the rest
         deviations = score(FMParams(0.0, params.w, params.V), self._encode(X), n_threads=self.n_threads)
-        scores = deviations.astype(np.float64) + params.w0
-        return np.asarray(scores.clip(*self.target_range_)) if self.clip else scores
+        return self._predicted(deviations.astype(np.float64) + params.w0)
+
+
+def _quantile(values: NDArray[np.float64], weight: NDArray[Any] | None, share: float) -> float:
+    """The smallest value below or at which lies that share of the weight."""
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(np.ones(len(values)) if weight is None else weight[order])
+    return float(values[order[min(np.searchsorted(below, share * below[-1]), len(values) - 1)]])
+
+
+def _has_probabilities(model: Any) -> bool:
+    if model.loss == "hinge":
+        raise AttributeError("loss='hinge' gives no probabilities; use loss='logistic', or decision_function")
+    return True
 
 
 class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
-    """Factorization machine for classes, logistic loss; more than two classes one against the rest.
+    """Factorization machine for classes; more than two classes one against the rest.
 
     The objective is FMRegressor's with ℓ(y, score) = log(1 + e^score) − y · score, y in {0, 1}.
 
     Parameters
     ----------
+    loss : "logistic" or "hinge"
+        "hinge" is max(0, 1 − t · score), t in {−1, 1}, without probabilities.
     l2_linear, l2_factors : float
+    eval_metric : "loss", "auc", "log_loss" or callable
+        Of (y, probability), y in {0, 1}; with "hinge" the scores. With several classes each is watched for itself.
     class_weight : dict, "balanced" or None
         Weight of a class's rows, times sample_weight; "balanced" is n_rows / (n_classes · rows of the class).
 
@@ -198,96 +262,109 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
     array(['other', 'same'], dtype='<U5')
     """
 
+    _LOSSES = ("logistic", "hinge")
+
     def __init__(
         self,
         n_factors: int = 16,
         *,
+        loss: str = "logistic",
         solver: Any = "adagrad",
         l2_linear: float = 0.01,
-        l2_factors: float = 0.08,
+        l2_factors: Any = 0.025,
+        l2_prior: float = 250.0,
         init_std: float = 0.01,
         encoder: Any = None,
+        fields: Any = None,
         class_weight: Any = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
+        eval_metric: Any = "loss",
         callbacks: Any = None,
         n_threads: int | None = None,
         random_state: Any = None,
         verbose: int = 0,
+        warm_start: bool = False,
     ) -> None:
         self.n_factors = n_factors
+        self.loss = loss
         self.solver = solver
         self.l2_linear = l2_linear
         self.l2_factors = l2_factors
+        self.l2_prior = l2_prior
         self.init_std = init_std
         self.encoder = encoder
+        self.fields = fields
         self.class_weight = class_weight
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.eval_metric = eval_metric
         self.callbacks = callbacks
         self.n_threads = n_threads
         self.random_state = random_state
         self.verbose = verbose
+        self.warm_start = warm_start
 
-    @all_or_nothing
-    def fit(self, X: Any, y: Any, *, sample_weight: Any = None, eval_set: Any = None) -> Self:
-        """Fits to rows X and labels y (n_rows,) of any sortable type; eval_set as in FMRegressor.fit."""
-        rows, y, weight, eval_set = self._start(X, y, sample_weight, eval_set)
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if (
+            self.class_weight is not None
+            and not isinstance(self.class_weight, Mapping)
+            and self.class_weight != "balanced"
+        ):
+            raise ValueError(f"class_weight must be None, 'balanced' or a dict, got {self.class_weight!r}")
+
+    def _learn_target(self, y: Any, weight: NDArray[Any] | None, dtype: Any) -> None:
         check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
+        self.classes_ = np.unique(y)
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class only, {self.classes_[0]!r}: a classifier needs samples of at least two")
-        if self.class_weight is not None:
-            of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)[codes]
-            weight = check_sample_weight(of_class if weight is None else of_class * weight, rows.n_rows)
-        watched = None
-        if eval_set is not None:
-            X_watched = self._encode(eval_set[0])
-            given = check_sample_weight(eval_set[2] if len(eval_set) == 3 else None, X_watched.n_rows)
-            labels = np.asarray(eval_set[1])
-            if labels.shape != (X_watched.n_rows,):
-                raise ValueError(f"the y of eval_set must have shape ({X_watched.n_rows},), got {labels.shape}")
-            known = set(self.classes_.tolist())
-            unknown = [label for label in dict.fromkeys(labels.tolist()) if label not in known]
-            if unknown:
-                raise ValueError(f"the y of eval_set has classes that y has not: {unknown[:5]}")
-            watched = (X_watched, labels, given)
-        self.history_ = []
-        seed = self._seed()
-        binary = len(self.classes_) == 2
-        fitted = []
-        for code in [1] if binary else range(len(self.classes_)):
-            target = (codes == code).astype(np.float64)
-            share = np.clip(np.average(target, weights=weight), 1e-6, 1 - 1e-6)
-            evaluation = None
-            if watched is not None:
-                evaluation = (watched[0], (watched[1] == self.classes_[code]).astype(np.float64), watched[2])
-            fitted.append(
-                self._solve(
-                    rows,
-                    target,
-                    weight,
-                    evaluation,
-                    loss="logistic",
-                    w0=float(np.log(share / (1 - share))),
-                    l2_factors=self.l2_factors,
-                    seed=seed,
-                    label=None if binary else {"class": self.classes_.tolist()[code]},
-                )
-            )
-        self.params_ = fitted[0] if binary else tuple(fitted)
-        return self
+
+    @property
+    def _labels(self) -> list[dict[str, Any]]:
+        if len(self.classes_) == 2:
+            return [{}]
+        return [{"class": label} for label in self.classes_.tolist()]
+
+    def _weights(self, y: Any, weight: NDArray[Any] | None) -> NDArray[Any] | None:
+        if self.class_weight is None:
+            return weight
+        of_class = compute_sample_weight(self.class_weight, y)
+        return check_sample_weight(of_class if weight is None else of_class * weight, len(y))
+
+    def _targets(self, y: Any, n_rows: int, name: str = "y") -> list[NDArray[np.float64]]:
+        labels = np.asarray(y)
+        if labels.shape != (n_rows,):
+            raise ValueError(f"{name} must have shape ({n_rows},), got {labels.shape}")
+        known = set(self.classes_.tolist())
+        unknown = [label for label in dict.fromkeys(labels.tolist()) if label not in known]
+        if unknown:
+            raise ValueError(f"{name} has classes that the first y has not: {unknown[:5]}")
+        chosen = self.classes_[1:] if len(self.classes_) == 2 else self.classes_
+        return [(labels == label).astype(np.float64) for label in chosen]
+
+    def _start_of(self, target: NDArray[np.float64], weight: NDArray[Any] | None) -> float:
+        if self.loss == "hinge":
+            return 0.0
+        share = np.clip(np.average(target, weights=weight), 1e-6, 1 - 1e-6)
+        return float(np.log(share / (1 - share)))
+
+    def _predicted(self, scores: NDArray[Any]) -> NDArray[np.float64]:
+        if self.loss == "hinge":
+            return np.asarray(scores, np.float64)
+        # exp of a non-positive number only
+        e = np.exp(-np.abs(scores))
+        return np.asarray(np.where(scores >= 0, 1, e) / (1 + e))
 
     def decision_function(self, X: Any) -> NDArray[Any]:
         """Scores before the link: (n_rows,), for several classes (n_rows, n_classes)."""
         return self._scores(X)
 
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> NDArray[Any]:
-        """Probabilities (n_rows, n_classes) in the order of classes_; of several classes scaled to sum to 1."""
-        scores = self._scores(X).astype(np.float64)
-        # exp of a non-positive number only
-        e = np.exp(-np.abs(scores))
-        share = np.where(scores >= 0, 1, e) / (1 + e)
+        """Probabilities (n_rows, n_classes) in the order of classes_; of several classes scaled to sum to 1. Not with
+        loss="hinge", whose scores are none."""
+        share = self._predicted(self._scores(X).astype(np.float64))
         if share.ndim == 1:
             return np.stack([1 - share, share], axis=1)
         total = share.sum(axis=1, keepdims=True)

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from .fused import SGD, AdaGrad
-from .problem import DivergenceError, Problem
+from .auto import Auto
+from .engine import Interrupted
+from .first_order import FTRL, SGD, AdaGrad, Adam
+from .problem import LOSSES, DivergenceError, Problem
 
-__all__ = ["SGD", "SOLVERS", "AdaGrad", "DivergenceError", "Problem", "make_solver"]
+__all__ = [
+    "FTRL",
+    "LOSSES",
+    "SGD",
+    "SOLVERS",
+    "AdaGrad",
+    "Adam",
+    "Auto",
+    "DivergenceError",
+    "Interrupted",
+    "Problem",
+    "make_solver",
+]
 
-SOLVERS: dict[str, type[AdaGrad] | type[SGD]] = {"adagrad": AdaGrad, "sgd": SGD}
+SOLVERS: dict[str, Any] = {"adagrad": AdaGrad, "sgd": SGD, "adam": Adam, "ftrl": FTRL, "auto": Auto}
 
 
 def make_solver(solver: Any) -> Any:

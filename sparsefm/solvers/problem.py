@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model import FMParams
 from ..validation import Rows
 
-__all__ = ["LOSSES", "DivergenceError", "Problem", "mean_loss"]
+__all__ = ["LOSSES", "DivergenceError", "Problem", "losses", "mean_loss"]
 
 
 class DivergenceError(ValueError):
@@ -19,16 +20,17 @@ class DivergenceError(ValueError):
 
 
 # Names of the pointwise losses and their numbers in _kernels/losses.h, where they are defined.
-LOSSES = {"squared": 0, "logistic": 1}
+LOSSES = {"squared": 0, "logistic": 1, "hinge": 2, "poisson": 3, "huber": 4, "quantile": 5}
 
 
 @dataclass(frozen=True)
 class Problem:
     """Minimise over the parameters, s_i the weights of mean 1 and n the number of rows,
 
-        (1/n) Σ_i s_i ℓ(y_i, score_i) + ½ Σ_j c_j (l2_linear · w_j² + l2_factors · ‖v_j‖²)
+        (1/n) Σ_i s_i ℓ(y_i, score_i) + ½ Σ_j c_j (l2_linear · w_j² + l2_factors_j · ‖v_j‖²)
 
-    with c_j = (1/n) Σ of the weights of the rows in which feature j is not zero. w0 is not penalised.
+    with c_j = (n_j + l2_prior) / n and n_j the sum of the weights of the rows in which feature j is not zero; a feature
+    that never is has no penalty. w0 is not penalised.
     """
 
     rows: Rows
@@ -38,21 +40,47 @@ class Problem:
     w0: float  # where the bias starts
     n_factors: int
     l2_linear: float
-    l2_factors: float
+    l2_factors: Any  # float, or (n_features,)
     init_std: float
     seed: int
     n_threads: int | None
     evaluation: tuple[Rows, NDArray[Any], NDArray[Any] | None] | None  # rows, y, weight to watch
-    early_stopping: bool  # stop by the loss on `evaluation`, and keep the best epoch's parameters
+    early_stopping: bool  # stop by what is watched, and keep the best epoch's parameters
     report: Callable[[dict[str, Any]], bool]  # called with the record of each epoch; True stops
+    shape: float = 0.0  # of the loss: δ of "huber", τ of "quantile"
+    l2_prior: float = 0.0
+    # of the watched scores, (value, whether more is better), which early stopping then goes by; None: their loss
+    judge: Callable[[NDArray[Any]], tuple[float, bool]] | None = None
+    start: FMParams | None = None  # parameters to go on from
+    bucket: NDArray[np.int32] | None = None  # (n_features,) column of unknown levels of each column's field, −1: none
+    resume: Any = None  # (meta, arrays) of a checkpoint to go on from
+    progress: Callable[[int, float], None] | None = None  # called within long epochs with the epoch and the share done
+    name_of: Callable[[int], str] = field(default=lambda j: f"column {j}")  # what errors call a feature
 
 
-def mean_loss(loss: str, y: NDArray[Any], score: NDArray[Any], weight: NDArray[Any] | None) -> float:
-    """Weighted mean of ℓ(y, score), in float64. y is 0 or 1 for "logistic"."""
-    y, score = y.astype(np.float64), score.astype(np.float64)
+def losses(loss: str, y: NDArray[Any], score: NDArray[Any], shape: float = 0.0) -> NDArray[np.float64]:
+    """ℓ(y, score) of each row, in float64. y is 0 or 1 for "logistic" and "hinge"."""
+    y, score = np.asarray(y, np.float64), np.asarray(score, np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # an infinite loss is reported by the caller
         if loss == "logistic":
             each = np.maximum(score, 0) + np.log1p(np.exp(-np.abs(score))) - y * score
+        elif loss == "hinge":
+            each = np.maximum(0, 1 - (2 * y - 1) * score)
+        elif loss == "poisson":
+            each = np.exp(score) - y * score
         else:
-            each = 0.5 * (score - y) ** 2
-        return float(np.average(each, weights=weight))
+            r = np.abs(score - y)
+            if loss == "huber":
+                each = np.where(r <= shape, 0.5 * r**2, shape * (r - 0.5 * shape))
+            elif loss == "quantile":
+                each = np.where(y > score, shape, 1 - shape) * r
+            else:
+                each = 0.5 * r**2
+    return np.asarray(each, np.float64)
+
+
+def mean_loss(
+    loss: str, y: NDArray[Any], score: NDArray[Any], weight: NDArray[Any] | None, shape: float = 0.0
+) -> float:
+    """Weighted mean of ℓ(y, score)."""
+    return float(np.average(losses(loss, y, score, shape), weights=weight))

@@ -1,0 +1,378 @@
+"""Training on rows that come in pieces: one piece at a time as the user hands them over, or a stream of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
+
+from .. import encoders
+from .._kernels import csr
+from ..encoders.tables import is_frame
+from ..model import FMParams
+from ..solvers import DivergenceError, Problem, make_solver
+from ..solvers.engine import Training, far_above, scale_of, square_norm
+from ..solvers.problem import mean_loss
+from ..validation import Rows, check_csr, check_sample_weight
+
+__all__ = ["fit_stream", "partial_fit"]
+
+_HALVINGS = 12  # of the step, before a piece is refused
+_TARGET = "<target>"  # what the column of y is called beside those of the frame
+
+
+@dataclass
+class Session:
+    """A training that goes on: its tables, one a score function, and how many pieces they have seen."""
+
+    trainings: list[Training]
+    seed: int
+    pieces: int = 0
+
+
+def partial_fit(model: Any, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> None:
+    """What the estimators' partial_fit does."""
+    model._check_parameters()
+    if not hasattr(make_solver(model.solver), "method"):
+        raise TypeError(f"partial_fit needs a first-order solver such as 'adagrad', not {model.solver!r}")
+    if getattr(model, "_session", None) is None:
+        _open_session(model, X, y, sample_weight, classes)
+    else:
+        rows, y, weight = _more(model, X, y, sample_weight)
+        _step(model, rows, model._targets(y, rows.n_rows), model._weights(y, weight))
+
+
+def fit_stream(model: Any, frames: Any, target: str | None, epochs: int) -> None:
+    """What the estimators' fit_stream does."""
+    model._check_parameters()
+    if not hasattr(make_solver(model.solver), "method"):
+        raise TypeError(f"fit_stream needs a first-order solver such as 'adagrad', not {model.solver!r}")
+    if isinstance(epochs, bool) or not isinstance(epochs, (int, np.integer)) or epochs < 1:
+        raise ValueError(f"epochs must be a positive integer, got {epochs!r}")
+    open_frames, again = _opener(frames)
+    before = model.__dict__.copy()
+    try:
+        if again:
+            _fit_again(model, lambda: _pairs_of(open_frames(), target), int(epochs))
+        elif epochs > 1:
+            raise ValueError(
+                "frames can be iterated once only, but epochs is more than 1: give a list, or a function that "
+                "returns a fresh iterator"
+            )
+        else:
+            model._session = None
+            model.__dict__.pop("params_", None)
+            for X, y in _pairs_of(open_frames(), target):
+                partial_fit(model, X, y)
+            if model._session is None:
+                raise ValueError("frames holds no rows: there is nothing to fit")
+    except KeyboardInterrupt:
+        if getattr(model, "_session", None) is None:
+            model.__dict__ = before
+        raise
+    except BaseException:
+        model.__dict__ = before
+        raise
+
+
+def _open_session(model: Any, X: Any, y: Any, sample_weight: Any, classes: Any) -> None:
+    before = model.__dict__.copy()
+    try:
+        if hasattr(model, "params_"):
+            rows, y, weight = _more(model, X, y, sample_weight)
+            params = model.params_ if isinstance(model.params_, tuple) else (model.params_,)
+            starts = [model._units().into(p, rows.dtype) for p in params]
+        else:
+            rows, y = model._encode_fit(X, y)
+            weight = check_sample_weight(sample_weight, rows.n_rows)
+            model._learn_target(y if classes is None else np.asarray(classes), None, rows.dtype)
+            model.history_ = []
+            starts = [None] * len(model._labels)
+        targets, weight = model._targets(y, rows.n_rows), model._weights(y, weight)
+        seed = model._seed()
+        model._session = Session([], seed)
+        for i, (target, start) in enumerate(zip(targets, starts, strict=True)):
+            problem = model._problem(rows, target, weight, None, seed, i, start)
+            model._session.trainings.append(Training(make_solver(model.solver).method(problem), problem))
+        model._store([training.table.copy() for training in model._session.trainings])
+        _step(model, rows, targets, weight, shown=True)
+    except BaseException:
+        model.__dict__ = before
+        raise
+
+
+def _more(model: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Rows, Any, NDArray[Any] | None]:
+    """Further rows, checked and encoded; the encoder has grown by them."""
+    check_is_fitted(model)
+    n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
+    if n_rows == 0:
+        raise ValueError("X has 0 rows: there is nothing to fit")
+    if len(y) != n_rows:
+        raise ValueError(f"X has {n_rows} rows, but y has {len(y)} values: give one target a row")
+    y, weight = np.asarray(y), check_sample_weight(sample_weight, n_rows)
+    model._targets(y, n_rows)  # refuses a wrong y before the encoder learns it
+    if model.encoder_ is None:
+        return model._encode(X), y, weight
+    if not isinstance(model.encoder_, encoders.FrameEncoder):
+        return check_csr(model.encoder_.transform(X)), y, weight
+    statistics = [name for name, c in model.encoder_.columns_.items() if isinstance(c.encoder, encoders.TargetStats)]
+    told = model.encoder_.transform(X, columns=statistics) if statistics else None
+    model.encoder_.partial_fit(X, y)
+    others = [name for name in model.encoder_.columns_ if name not in statistics]
+    encoded = model.encoder_.transform(X, columns=others)
+    if told is not None:
+        told.resize(encoded.shape)
+        encoded = encoded + told
+    _grow(model)
+    return check_csr(encoded), y, weight
+
+
+def _grow(model: Any) -> None:
+    """Gives the columns that the encoder appended rows in the parameters and in the tables."""
+    n, buckets = model.encoder_.n_features_out_, model.encoder_.buckets_
+    several = isinstance(model.params_, tuple)
+    params = model.params_ if several else (model.params_,)
+    if params[0].n_features == n:
+        return
+    grown = tuple(p.grow(n, start=buckets) for p in params)
+    if getattr(model, "_session", None) is not None:
+        for training in model._session.trainings:
+            training.grow(n, buckets)
+    model.params_ = grown if several else grown[0]
+
+
+def _step(
+    model: Any,
+    rows: Rows,
+    targets: list[NDArray[Any]],
+    weight: NDArray[Any] | None,
+    *,
+    shown: bool = False,
+    epoch: int | None = None,
+    first: int = 0,
+) -> list[float]:
+    """One pass over the rows with every score function. The mean loss of each; nothing changes if one diverges.
+
+    shown: the rows are counted. epoch, first: which pass of a stream this is part of and where its rows lie in it;
+    without these the piece is a pass of its own and params_ and history_ follow.
+    """
+    session = model._session
+    assert session is not None
+    touched = _touched(rows)
+    pairs = list(zip(session.trainings, targets, strict=True))
+    undo = [(t.table.array[touched], t.table.bias.copy(), t.rate, t.bias_rate) for t in session.trainings]
+    losses = []
+    try:
+        for i, (training, target) in enumerate(pairs):
+            problem = model._problem(rows, target, weight, None, session.seed, i, w0=training.table.w0)
+            if not shown and epoch is None:
+                training.show(problem)
+            losses.append(_pass(training, problem, epoch or session.pieces + 1, first, touched, undo[i][:2]))
+    except BaseException:
+        for (training, _), (array, bias, *rates) in zip(pairs, undo, strict=True):
+            training.table.array[touched], training.table.bias[...] = array, bias
+            training.rate, training.bias_rate = rates
+        raise
+    if epoch is None:
+        session.pieces += 1
+        scale = model._units().loss
+        for label, loss in zip(model._labels, losses, strict=True):
+            model.history_.append(label | {"epoch": session.pieces, "loss": loss * scale})
+        _refresh(model, touched)
+    return losses
+
+
+def _refresh(model: Any, features: NDArray[Any]) -> None:
+    """Writes rows of the tables into params_, in place."""
+    assert model._session is not None
+    units, several = model._units(), isinstance(model.params_, tuple)
+    updated = []
+    for params, training in zip(model.params_ if several else (model.params_,), model._session.trainings, strict=True):
+        rows = training.table.copy(features)
+        params.w[features] = rows.w * rows.w.dtype.type(units.scale)
+        params.V[features] = rows.V * rows.V.dtype.type(np.sqrt(units.scale))
+        updated.append(FMParams(units.centre + units.scale * rows.w0, params.w, params.V))
+    model.params_ = tuple(updated) if several else updated[0]
+
+
+def _fit_again(model: Any, pairs: Callable[[], Iterator[tuple[Any, Any]]], epochs: int) -> None:
+    """A pass for the encoder and the target, one for the features' frequencies, and one an epoch."""
+    seen = _Seen()
+    if model.encoder is None:
+        model.encoder_ = None
+        for X, y in pairs():
+            if is_frame(X):
+                raise ValueError("a stream of frames needs encoder=FrameEncoder({...}): name each column's encoder")
+            width = check_csr(X).n_features
+            if seen.n_rows and width != model.n_features_in_:
+                raise ValueError(
+                    f"a piece has {width} columns, those before have {model.n_features_in_}: build all pieces with "
+                    "the same number of columns"
+                )
+            model.n_features_in_ = width
+            seen.add(y)
+    else:
+        model.encoder_ = clone(model.encoder)
+        if not isinstance(model.encoder_, encoders.FrameEncoder):
+            raise TypeError(f"fit_stream needs a FrameEncoder, not a {type(model.encoder_).__name__}")
+        model.encoder_.fit_stream((_with_target(X, seen.add(y)) for X, y in pairs()), target=_TARGET)
+        model.n_features_in_ = model.encoder_.n_features_in_
+        if hasattr(model.encoder_, "feature_names_in_"):
+            model.feature_names_in_ = model.encoder_.feature_names_in_
+    if seen.n_rows == 0:
+        raise ValueError("frames holds no rows: there is nothing to fit")
+    model.history_ = []
+    _open_stream(model, pairs, seen)
+    session = model._session
+    assert session is not None
+    for epoch in range(1, epochs + 1):
+        began, totals, first = perf_counter(), np.zeros(len(session.trainings)), 0
+        for X, y in pairs():
+            rows = model._encode(X)
+            losses = _step(
+                model, rows, model._targets(y, rows.n_rows), model._weights(y, None), epoch=epoch, first=first
+            )
+            totals += np.array(losses) * rows.n_rows
+            first += rows.n_rows
+        for label, loss in zip(model._labels, totals / first * model._units().loss, strict=True):
+            seconds = perf_counter() - began
+            model.history_.append(label | {"epoch": epoch, "loss": float(loss), "seconds": seconds})
+    model._store([training.table.unpack() for training in session.trainings])
+    model._session = None
+
+
+def _open_stream(model: Any, pairs: Callable[[], Iterator[tuple[Any, Any]]], seen: _Seen) -> None:
+    """Tables for all features, with the strengths of L2 that their frequencies in the whole stream give."""
+    counts, scales, empty = None, 0.0, None
+    for X, _ in pairs():
+        rows = model._encode(X)
+        if counts is None or empty is None:
+            counts = np.zeros(rows.n_features, np.float32)
+            empty = rows._replace(indptr=rows.indptr[:1], indices=rows.indices[:0], data=None)
+            model._learn_target(seen.values, seen.counts, rows.dtype)
+        csr.count(counts, rows.indptr, rows.indices, np.ones(rows.n_rows, rows.dtype))
+        scales += square_norm(rows)
+    assert counts is not None
+    assert empty is not None
+    weights = model._weights(seen.values, seen.counts)
+    model._session = Session([], model._seed())
+    for i, target in enumerate(model._targets(seen.values, len(seen.values))):
+        w0 = model._start_of(target, weights)
+        problem = model._problem(empty, target[:0], None, None, model._session.seed, i, w0=w0)
+        method = make_solver(model.solver).method(problem)
+        model._session.trainings.append(Training(method, problem, counts=counts, scale=scale_of(scales, seen.n_rows)))
+
+
+@dataclass
+class _Seen:
+    """The different values of a target that came in pieces, and how often each did."""
+
+    values: NDArray[Any] = field(default_factory=lambda: np.empty(0))
+    counts: NDArray[Any] = field(default_factory=lambda: np.empty(0))
+    n_rows: int = 0
+
+    def add(self, y: Any) -> Any:
+        y = np.asarray(y)
+        if y.ndim != 1 or len(y) == 0:
+            raise ValueError(f"each piece needs a target of one value a row, got shape {y.shape}")
+        values, counts = np.unique(y, return_counts=True)
+        if self.n_rows:
+            both = np.concatenate([self.values, values])
+            self.values, of = np.unique(both, return_inverse=True)
+            self.counts = np.bincount(of, weights=np.concatenate([self.counts, counts]))
+        else:
+            self.values, self.counts = values, counts.astype(np.float64)
+        self.n_rows += len(y)
+        return y
+
+
+def _touched(rows: Rows) -> NDArray[Any]:
+    """The features that occur in the rows, ascending."""
+    if rows.nnz < rows.n_features // 64:
+        return np.unique(rows.indices)
+    occurs = np.zeros(rows.n_features, dtype=bool)
+    occurs[rows.indices] = True
+    return np.flatnonzero(occurs)
+
+
+def _pass(
+    training: Training,
+    problem: Problem,
+    epoch: int,
+    first: int,
+    touched: NDArray[Any],
+    before: tuple[NDArray[Any], NDArray[Any]],
+) -> float:
+    """One pass over a piece; the mean loss. If it runs away it is taken back and repeated with half the step."""
+    rows = problem.rows
+    constant = np.full(rows.n_rows, training.table.w0)
+    limit = far_above(mean_loss(problem.loss, problem.y, constant, problem.weight, problem.shape))
+    for halvings in range(_HALVINGS + 1):
+        total, bad = training.run(problem, None, epoch, first)
+        loss = total / rows.n_rows
+        if bad < 0 and np.isfinite(loss) and loss <= limit:
+            if halvings:
+                warnings.warn(
+                    f"training ran away on these rows and was taken back: from here on learning_rate={training.rate:.3g}",
+                    ConvergenceWarning,
+                    stacklevel=5,
+                )
+            return loss
+        training.table.array[touched], training.table.bias[...] = before
+        training.halve()
+    raise DivergenceError(
+        f"training diverged on these rows although the step was halved {_HALVINGS} times: scale numeric columns, lower "
+        "the learning rate or raise l2_factors. The model is as it was before them"
+    )
+
+
+def _opener(frames: Any) -> tuple[Callable[[], Iterable[Any]], bool]:
+    """A function that begins the stream, and whether it can be called again."""
+    if callable(frames):
+        return frames, True
+    if not isinstance(frames, Iterable) or is_frame(frames):
+        raise TypeError(
+            f"frames must be an iterable of frames or of pairs (X, y), or a function that returns one; got {type(frames).__name__}"
+        )
+    once = iter(frames)
+    return (lambda: once, False) if once is frames else (lambda: frames, True)
+
+
+def _pairs_of(frames: Iterable[Any], target: str | None) -> Iterator[tuple[Any, Any]]:
+    """(X, y) of each piece that has rows."""
+    for piece in frames:
+        if isinstance(piece, tuple) and len(piece) == 2:
+            X, y = piece
+        elif not is_frame(piece):
+            raise TypeError(f"each piece must be a frame or a pair (X, y), got {type(piece).__name__}")
+        elif target is None:
+            raise ValueError("target must name the column that holds y, as the pieces are frames without it")
+        else:
+            X = piece if isinstance(piece, pd.DataFrame) else _arrow(piece)
+            names = list(X.columns) if isinstance(X, pd.DataFrame) else X.column_names
+            if target not in names:
+                raise ValueError(f"a piece has no column {target!r}, only {names[:20]}")
+            y = X[target].to_numpy()
+            X = X.drop(columns=target) if isinstance(X, pd.DataFrame) else X.drop_columns([target])
+        if (X.shape[0] if hasattr(X, "shape") else len(X)) > 0:
+            yield X, y
+
+
+def _with_target(X: Any, y: Any) -> Any:
+    """A frame with the target beside its columns, as the encoder reads a stream."""
+    return X.assign(**{_TARGET: y}) if isinstance(X, pd.DataFrame) else _arrow(X).append_column(_TARGET, [y])
+
+
+def _arrow(frame: Any) -> Any:
+    import pyarrow  # frames that are not pandas' need it anyway
+
+    return pyarrow.table(frame)

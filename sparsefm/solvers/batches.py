@@ -1,0 +1,148 @@
+"""Fixed minibatches of the training rows, each with its columns found once."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._kernels import adaptive, csr, dispatch, minibatch
+from ..model import aligned_zeros
+from .problem import LOSSES, Problem
+from .table import Table
+
+__all__ = ["Batches"]
+
+LARGEST = 1 << 16  # rows of a batch are counted in 16 bits
+
+
+class Batches:
+    """The rows in a random order, cut into batches of batch_size; the last may be shorter."""
+
+    def __init__(self, problem: Problem, batch_size: int, seed: int) -> None:
+        rows = problem.rows
+        self.problem, self.size = problem, min(batch_size, rows.n_rows)
+        self.order = np.empty(rows.n_rows, rows.indices.dtype)
+        adaptive.shuffle(self.order, seed)
+        self.n_batches = -(-rows.n_rows // self.size)
+        lengths = np.diff(rows.indptr)[self.order]
+        firsts = np.arange(self.n_batches) * self.size
+        per_batch = np.add.reduceat(lengths, firsts, dtype=np.int64)
+        if per_batch.max() > np.iinfo(np.int32).max:
+            raise ValueError(f"a batch of {self.size} rows has {per_batch.max()} non-zeros: lower batch_size")
+        self.entry_from = np.concatenate([[0], np.cumsum(per_batch)])
+        self.n_columns = np.zeros(self.n_batches, np.int64)
+        nnz = max(1, rows.nnz)
+        self.features = np.empty(nnz, rows.indices.dtype)
+        self.ends, self.entry_rows = np.empty(nnz, np.int32), np.empty(nnz, np.uint16)
+        self.entry_data = None if rows.data is None else np.empty(nnz, rows.dtype)
+
+        def run(start: int, stop: int) -> None:
+            csr.batch_columns(
+                self.features,
+                self.ends,
+                self.entry_rows,
+                self.entry_data,
+                self.n_columns,
+                self.entry_from,
+                rows.indptr,
+                rows.indices,
+                rows.data,
+                self.order,
+                self.size,
+                start,
+                stop,
+            )
+
+        dispatch.run_pieces(run, self.n_batches, 32 * rows.nnz, problem.n_threads)
+        self._sums = aligned_zeros((self.size, max(1, -(-problem.n_factors // 8) * 8)), rows.dtype)
+        self._d = aligned_zeros((2, self.size), rows.dtype)
+
+    def run(self, table: Table, batches: NDArray[np.int64], steps: tuple[float, ...], key: int) -> tuple[float, int]:
+        """A pass over some batches; (Σ weight · loss before each batch's own step, first bad row or −1)."""
+        problem, rows = self.problem, self.problem.rows
+        members = dispatch.n_threads_or_default(problem.n_threads) if minibatch.teams else 1
+        while True:
+            each = minibatch.open_pass(
+                table.array,
+                table.bias,
+                self._sums,
+                self._d,
+                aligned_zeros((members, max(8, table.kp)), rows.dtype),
+                rows.indptr,
+                rows.indices,
+                rows.data,
+                problem.y,
+                problem.weight,
+                self.order,
+                self.features,
+                self.ends,
+                self.entry_rows,
+                self.entry_data,
+                self.entry_from,
+                self.n_columns,
+                batches,
+                table.kp,
+                table.optimiser,
+                steps,
+                problem.n_factors,
+                LOSSES[problem.loss],
+                problem.shape,
+                key,
+                dispatch.ISA,
+            )
+            started = _work(each, members)
+            if started == members:
+                return each.result()
+            members = started
+
+
+def _work(each: Any, members: int) -> int:
+    """Runs a pass with that many threads, this one among them. Returns how many there were; if they were fewer, none
+    has begun."""
+    ready = threading.Event()
+    wanted = [True]
+
+    def member(number: int) -> None:
+        ready.wait()
+        if wanted[0]:
+            each.work(number)
+
+    threads: list[threading.Thread] = []
+    started = members
+    try:
+        for number in range(1, members):
+            thread = threading.Thread(target=member, args=(number,), daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system grants no more
+                started = number
+                break
+            threads.append(thread)
+        wanted[0] = started == members
+    except BaseException:
+        wanted[0] = False
+        raise
+    finally:
+        ready.set()
+    try:
+        if wanted[0]:
+            each.work(0)
+    finally:
+        _join(threads)
+    return started
+
+
+def _join(threads: list[threading.Thread]) -> None:
+    """Waits for all of them, an interruption notwithstanding: they work on the table."""
+    interrupted = None
+    while threads:
+        try:
+            threads[-1].join()
+            threads.pop()
+        except KeyboardInterrupt as interruption:
+            interrupted = interruption
+    if interrupted is not None:
+        raise interrupted

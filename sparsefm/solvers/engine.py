@@ -1,0 +1,478 @@
+"""The loop over epochs that every first-order solver shares: passes, evaluation, recovery, stopping, checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from time import monotonic, perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+
+from .. import persistence
+from .._kernels import adaptive, csr, dispatch
+from ..model import FMParams
+from ..model import score as model_score
+from ..validation import Rows
+from .batches import Batches
+from .problem import LOSSES, DivergenceError, Problem, mean_loss
+from .table import Slot, Table
+
+__all__ = ["Interrupted", "Method", "Training", "far_above", "order_seed", "scale_of", "solve", "square_norm"]
+
+_FORMAT = 1  # of checkpoints
+_SLICE = 1 << 27  # multiply-adds between looks at the clock and at Ctrl-C: about a tenth of a second
+_HALVINGS = 12  # of the step, before a training that runs away is given up
+_RUNAWAY = 20.0  # times the loss of the start
+_WORN = 8  # a snapshot is worth its while when the passes since the last have moved so many times its memory
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a solver object says to the engine."""
+
+    name: str  # of the solver, for errors
+    layout: str  # of the table
+    learning_rate: float | None  # None: by `default_rate`
+    default_rate: float  # for rows of mean square norm 2
+    epsilon: float  # for the same rows
+    max_iter: int
+    tol: float
+    patience: int
+    batch_size: int
+    dropout: float = 0.0
+    power: float = 0.0  # the step of epoch e is divided by e^power
+    beta1: float = 0.0
+    beta2: float = 0.0
+    l1: float = 0.0
+    average: int = 0  # first epoch whose parameters enter the mean that is returned; 0: the last ones are
+    shuffle: bool = True
+    checkpoint: Any = None
+    checkpoint_epochs: int = 1
+    checkpoint_minutes: float = 0.0
+
+
+def order_seed(seed: int, epoch: int) -> int:
+    """What the order of an epoch is drawn with; other seeds share none of it."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+
+
+def far_above(loss: float) -> float:
+    """A mean loss that no training comes to which began at `loss` and does not run away."""
+    return loss + _RUNAWAY * (abs(loss) + 0.05)
+
+
+def square_norm(rows: Rows) -> float:
+    """Σ of the squares of all values."""
+    if rows.data is None:
+        return float(rows.nnz)
+    largest = float(np.abs(rows.data).max(initial=0))
+    if largest < 1e15:
+        return float(np.linalg.norm(rows.data)) ** 2
+    return float(np.linalg.norm(rows.data / rows.data.dtype.type(largest))) ** 2 * min(largest, 1e150) ** 2
+
+
+def scale_of(squares: float, n_rows: int) -> float:
+    """Mean square norm of the rows, in units of the two ones that a row of two ids has.
+
+    A step moves a score in proportion to it: steps and ε are set for two ids and adapted by it, which makes training
+    on X what it is on X / √scale with parameters √scale times as large. Rows of next to nothing count as a quarter.
+    """
+    return min(max(squares / n_rows / 2, 0.25), 1e60)
+
+
+class Training:
+    """The state of a training, which outlives the rows it is shown."""
+
+    def __init__(
+        self,
+        method: Method,
+        problem: Problem,
+        *,
+        scale: float | None = None,
+        counts: NDArray[np.float32] | None = None,
+    ) -> None:
+        """scale, counts: of all the rows that will come, where these are not `problem.rows`."""
+        self.method = method
+        rows = problem.rows
+        self.scale = scale_of(square_norm(rows), rows.n_rows) if scale is None else scale
+        default = method.default_rate
+        self.rate = method.learning_rate if method.learning_rate is not None else default / self.scale**0.5
+        self.bias_rate = self.rate if method.learning_rate is not None else default
+        largest = float(np.finfo(rows.dtype).max) / 16  # a double beyond would be infinite in float32
+        self.epsilon = min(method.epsilon * self.scale, largest)
+        self.table = Table(method.layout, rows.n_features, problem.n_factors, rows.dtype, self.epsilon)
+        self.counts = np.zeros(rows.n_features, np.float32)
+        self.begin(problem)
+        if counts is not None:
+            self.counts[:] = counts
+            self._prepare(problem, np.flatnonzero(counts))
+
+    def begin(self, problem: Problem) -> None:
+        """The parameters that the first step finds."""
+        if self.counts.any():  # not for the first time
+            self.table.clear()
+            self.counts[:] = 0
+        self.table.start_bias(problem.w0, self.bias_rate, self.method.epsilon)
+        if problem.start is not None:
+            self.table.start(problem.start, self.rate, self.method.l1)
+        self.show(problem)
+
+    def show(self, problem: Problem) -> None:
+        """Counts the features of rows that come, gives new ones a start, and all of them their strength of L2."""
+        rows = problem.rows
+        if rows.nnz < rows.n_features // 64:
+            features = np.unique(rows.indices)
+            csr.count(self.counts, rows.indptr, rows.indices, problem.weight)
+            features = features[self.counts[features] > 0]
+        else:
+            csr.count(self.counts, rows.indptr, rows.indices, problem.weight)
+            features = np.flatnonzero(self.counts)
+        self._prepare(problem, features)
+
+    def grow(self, n_features: int, start: NDArray[Any]) -> None:
+        """Appends features; start: the one that each begins as, -1 for none."""
+        self.table.grow(n_features, start)
+        self.counts = np.concatenate([self.counts, np.zeros(n_features - len(self.counts), np.float32)])
+
+    def _prepare(self, problem: Problem, features: NDArray[Any]) -> None:
+        if self.method.dropout > 0 and problem.bucket is not None:
+            features = np.union1d(features, problem.bucket[problem.bucket >= 0])
+        self.table.admit(features, problem.init_std, problem.seed)
+        share = 1 + problem.l2_prior / np.maximum(self.counts[features], 1)
+        l2_factors = problem.l2_factors if np.ndim(problem.l2_factors) == 0 else problem.l2_factors[features]
+        self.table.strengthen(features, problem.l2_linear * share, l2_factors * share)
+
+    def steps(self, epoch: int) -> tuple[float, ...]:
+        method, largest = self.method, float(np.finfo(self.table.dtype).max) / 16
+        rate, bias_rate = (min(r * float(epoch) ** -method.power, largest) for r in (self.rate, self.bias_rate))
+        return rate, self.epsilon, method.beta1, method.beta2, method.l1, bias_rate, method.epsilon
+
+    def run(self, problem: Problem, batches: Batches | None, epoch: int, first: int = 0) -> tuple[float, int]:
+        """One pass over the rows: (Σ weight · loss, a row whose score was not finite or −1). first: the number of the
+        first row, where they are a piece of a stream."""
+        method, table, rows = self.method, self.table, problem.rows
+        steps, key = self.steps(epoch), order_seed(problem.seed, -epoch & 0xFFFFFFFF) & 0xFFFFFFFF
+        per_row = rows.nnz / rows.n_rows * (problem.n_factors + 4) + 16
+        if batches is None:
+            order = np.arange(rows.n_rows, dtype=rows.indices.dtype)
+            if method.shuffle:
+                adaptive.shuffle(order, order_seed(problem.seed, epoch))
+            longest = int(np.diff(rows.indptr).max()) if method.dropout > 0 else 0
+            kept = (np.empty(longest + 1, rows.indices.dtype), np.empty(longest + 1, rows.dtype)) if longest else None
+            size = max(1, int(_SLICE / per_row))
+        else:
+            order = np.arange(batches.n_batches, dtype=np.int64)
+            if method.shuffle:
+                adaptive.shuffle(order, order_seed(problem.seed, epoch))
+            size = max(1, int(_SLICE / per_row / batches.size))
+        total = 0.0
+        for start in range(0, len(order), size):
+            some = order[start : start + size]
+            if batches is not None:
+                part, bad = batches.run(table, some, steps, key)
+            else:
+                part, bad = adaptive.epoch(
+                    table.array,
+                    table.bias,
+                    np.empty(max(1, table.kp), rows.dtype)[: table.kp],
+                    rows.indptr,
+                    rows.indices,
+                    rows.data,
+                    rows.row_length,
+                    problem.y,
+                    problem.weight,
+                    some,
+                    problem.bucket if method.dropout > 0 else None,
+                    None if kept is None else kept[0],
+                    None if kept is None else kept[1],
+                    method.dropout if kept is not None else 0.0,
+                    first,
+                    table.optimiser,
+                    steps,
+                    problem.n_factors,
+                    LOSSES[problem.loss],
+                    problem.shape,
+                    key,
+                    dispatch.ISA,
+                )
+            total += part
+            if bad >= 0:
+                return np.nan, bad
+            if problem.progress is not None and size < len(order):
+                problem.progress(epoch, min(1.0, (start + size) / len(order)))
+        return total, -1
+
+    def halve(self) -> None:
+        self.rate /= 2
+        self.bias_rate /= 2
+        self.table.slow(0.5)
+
+
+@dataclass
+class _Progress:
+    """What a checkpoint keeps beside the table."""
+
+    epoch: int = 0  # the last one that is complete
+    kept_epoch: int = 0  # the one in the slot; 0: none, the start
+    best: float = np.inf  # what early stopping has seen, less tol
+    best_epoch: int = 0
+    kept: float = np.inf  # what the slot's parameters were judged to be
+    halvings: int = 0
+    averaged: int = 0
+    done: bool = False
+
+
+def solve(method: Method, problem: Problem) -> FMParams:
+    """Passes over the rows, in a new random order each, until max_iter, early stopping, `report` or Ctrl-C ends them.
+
+    An epoch that leaves the finite numbers, or runs away, is taken back: training goes on from the state in the slot
+    with half the step. The result is a function of the problem and its seed; n_threads only speeds it up.
+    """
+    return _Run(method, problem).solve()
+
+
+class _Run:
+    def __init__(self, method: Method, problem: Problem) -> None:
+        self.method, self.problem = method, problem
+        self.slot, self.at = Slot(), _Progress()
+        self.mean: FMParams | None = None  # of the epochs from method.average on
+        self.kept_mean: FMParams | None = None  # what it was at the best epoch
+        self.records: list[dict[str, Any]] = []
+        constant = np.full(problem.rows.n_rows, problem.w0)
+        self.start_loss = mean_loss(problem.loss, problem.y, constant, problem.weight, problem.shape)
+        self.batches = None
+        if method.batch_size > 1:
+            self.batches = Batches(problem, method.batch_size, order_seed(problem.seed, 0))
+        self.training = Training(method, problem)
+        visited = problem.rows.nnz * self.training.table.array.shape[1] * problem.rows.dtype.itemsize
+        self.snapshot_every = max(1, -(-_WORN * self.training.table.array.nbytes // max(1, visited)))
+        self.saved_at = monotonic()
+
+    def solve(self) -> FMParams:
+        method, problem, at = self.method, self.problem, self.at
+        interrupted: KeyboardInterrupt | None = None
+        if problem.resume is not None:
+            self._resume(*problem.resume)
+        try:
+            while at.epoch < method.max_iter and not at.done:
+                self._epoch()
+        except KeyboardInterrupt as interruption:
+            interrupted = interruption
+        params = self._result()
+        if interrupted is not None:
+            raise Interrupted(params) from interrupted
+        return params
+
+    def _epoch(self) -> None:
+        method, problem, at, table = self.method, self.problem, self.at, self.training.table
+        began, epoch = perf_counter(), at.epoch + 1
+        total, bad = self.training.run(problem, self.batches, epoch)
+        loss = total / problem.rows.n_rows
+        if bad >= 0 or not np.isfinite(loss) or loss > far_above(self.start_loss):
+            self._recover(epoch, loss)
+            return
+        at.epoch = epoch
+        record: dict[str, Any] = {"epoch": epoch, "loss": loss, "seconds": perf_counter() - began}
+        if method.average and epoch >= method.average:
+            at.averaged += 1
+            self.mean = _mean(self.mean, table.copy(), at.averaged)
+        judged = self._judge(record)
+        if judged is not None and not np.isfinite(judged) and not np.isfinite(record["eval_loss"]):
+            self._recover(epoch, record["eval_loss"])
+            return
+        if problem.early_stopping and judged is not None:
+            if judged < at.kept or not self.slot.filled:
+                at.kept, at.kept_epoch = judged, epoch
+                self.slot.save(table)
+                self.kept_mean = None if self.mean is None else _copied(self.mean)
+            if judged < at.best - method.tol:
+                at.best, at.best_epoch = judged, epoch
+            elif epoch - at.best_epoch >= method.patience:
+                at.done = True
+        elif epoch % self.snapshot_every == 0 and epoch < method.max_iter:
+            at.kept_epoch = epoch
+            self.slot.save(table)
+        self.records.append(record)
+        if problem.report(record):
+            at.done = True
+        if method.checkpoint is not None and (
+            at.done
+            or epoch == method.max_iter
+            or (epoch % method.checkpoint_epochs == 0 and monotonic() - self.saved_at >= 60 * method.checkpoint_minutes)
+        ):
+            self._save()
+            self.saved_at = monotonic()
+
+    def _judge(self, record: dict[str, Any]) -> float | None:
+        """Puts what is watched into the record; returns what early stopping makes small."""
+        problem = self.problem
+        if problem.evaluation is None:
+            return None
+        X, y, weight = problem.evaluation
+        if self.mean is None:
+            scores = self.training.table.scores(X, problem.n_threads)
+        else:
+            scores = model_score(self.mean, X, n_threads=problem.n_threads)
+        record["eval_loss"] = mean_loss(problem.loss, y, scores, weight, problem.shape)
+        if problem.judge is None or not np.isfinite(record["eval_loss"]):
+            return float(record["eval_loss"])
+        record["eval_metric"], more_is_better = problem.judge(scores)
+        return -record["eval_metric"] if more_is_better else float(record["eval_metric"])
+
+    def _recover(self, epoch: int, loss: float) -> None:
+        """Back to the state in the slot, or to the start, with half the step."""
+        at, training = self.at, self.training
+        at.halvings += 1
+        if at.halvings > _HALVINGS:
+            raise DivergenceError(
+                f"training diverged in epoch {epoch}: the loss is {loss:.3g}, although the step was halved "
+                f"{_HALVINGS} times. {self._advice()}"
+            )
+        if self.slot.filled:
+            self.slot.restore(training.table)
+            training.halve()
+            at.epoch = at.kept_epoch
+            return
+        training.halve()
+        training.begin(self.problem)
+        at.epoch = at.averaged = 0
+        self.mean = None
+
+    def _result(self) -> FMParams:
+        """The parameters that training has come to, the best ones if it watched for them."""
+        at, table, problem = self.at, self.training.table, self.problem
+        if at.epoch == 0:
+            raise KeyboardInterrupt  # before the first pass was complete
+        best = problem.early_stopping and self.slot.filled
+        mean = self.kept_mean if best else self.mean
+        if mean is not None:
+            params = mean
+        else:
+            if best:
+                self.slot.restore(table)
+            params = table.unpack()
+        # a sum of squares is finite only if every parameter is
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(params.w0**2 + np.vdot(params.w, params.w) + np.vdot(params.V, params.V))
+        if not finite:
+            raise DivergenceError(f"training diverged: its parameters are not finite. {self._advice()}")
+        if at.halvings:
+            self._warn(f"training ran away and was taken back {at.halvings} times, each time to half the step")
+        elif self.records[-1]["loss"] > self.start_loss + 0.1 * abs(self.start_loss) + 0.01:
+            last = self.records[-1]["loss"]
+            self._warn(
+                f"the fit is worse than a constant: its mean loss is {last:.3g}, that of the constant "
+                f"{self.start_loss:.3g}"
+            )
+        return params
+
+    # ---- checkpoints ----
+
+    def _save(self) -> None:
+        """The whole state in one file: what stands there afterwards is this one or, if the process dies, the last."""
+        table = self.training.table
+        arrays = {"table": table.array, "bias": table.bias}
+        if self.problem.early_stopping:
+            if self.slot.filled:
+                arrays |= dict(zip(("slot", "slot_bias"), self.slot.arrays(table), strict=True))
+        else:  # from here on both go back to this epoch
+            self.at.kept_epoch = self.at.epoch
+            self.slot.save(table)
+        for name, mean in (("mean", self.mean), ("kept_mean", self.kept_mean)):
+            if mean is not None:
+                arrays |= {f"{name}.w0": np.array([mean.w0]), f"{name}.w": mean.w, f"{name}.V": mean.V}
+        at = {key: value if np.isfinite(value) else None for key, value in vars(self.at).items()}
+        meta = {
+            "checkpoint": _FORMAT,
+            "fingerprint": self._fingerprint(),
+            "at": at,
+            "rates": [self.training.rate, self.training.bias_rate],
+            "records": self.records,
+        }
+        persistence.write(self.method.checkpoint, meta, arrays)
+
+    def _resume(self, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+        table, at = self.training.table, self.at
+        if meta["fingerprint"] != self._fingerprint():
+            raise ValueError(
+                "resume: the checkpoint is of another training; give fit the same X, y, weights, eval_set, parameters "
+                "and random_state (max_iter and n_threads may differ)"
+            )
+        for key, value in meta["at"].items():
+            setattr(at, key, np.inf if value is None else value)
+        self.training.rate, self.training.bias_rate = meta["rates"]
+        table.array[...], table.bias[...] = arrays["table"], arrays["bias"]
+        self.records = list(meta["records"])
+        if "slot" in arrays:
+            self.slot.fill(arrays["slot"], arrays["slot_bias"])
+        elif not self.problem.early_stopping:
+            self.slot.save(table)
+        self.mean, self.kept_mean = (
+            FMParams(float(arrays[f"{name}.w0"][0]), arrays[f"{name}.w"], arrays[f"{name}.V"])
+            if f"{name}.w0" in arrays
+            else None
+            for name in ("mean", "kept_mean")
+        )
+
+    def _fingerprint(self) -> str:
+        """Of everything that the result depends on, but for the number of epochs."""
+        problem, method = self.problem, self.method
+        free = ("max_iter", "checkpoint", "checkpoint_epochs", "checkpoint_minutes")
+        said = {key: value for key, value in vars(method).items() if key not in free}
+        plain = ("loss", "w0", "n_factors", "l2_linear", "init_std", "seed", "early_stopping", "shape", "l2_prior")
+        said |= {key: getattr(problem, key) for key in plain}
+        digest = hashlib.blake2b(repr((_FORMAT, dispatch.ISA, sorted(said.items()))).encode(), digest_size=16)
+        watched = problem.evaluation or ()
+        start = () if problem.start is None else (np.array(problem.start.w0), problem.start.w, problem.start.V)
+        for part in (problem.rows, problem.y, problem.weight, problem.l2_factors, problem.bucket, *watched, *start):
+            for array in (part.indptr, part.indices, part.data) if isinstance(part, Rows) else (part,):
+                digest.update(repr((getattr(array, "shape", array), getattr(array, "dtype", None))).encode())
+                if isinstance(array, np.ndarray):
+                    digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    # ---- words ----
+
+    def _warn(self, what: str) -> None:
+        warnings.warn(f"{what}. {self._advice()}", ConvergenceWarning, stacklevel=7)
+
+    def _advice(self) -> str:
+        rows = self.problem.rows
+        advice = (
+            "Encode integer ids with FrameEncoder({'user_id': OneHot(), ...}), scale numeric columns (Numeric() in it, "
+            f"or StandardScaler), lower learning_rate={self.training.rate:.3g} or raise l2_factors"
+        )
+        if rows.data is None:
+            return advice
+        size = np.abs(rows.data)
+        entries = np.argpartition(size, -min(len(size), 64))[-64:]
+        largest: dict[int, float] = {}
+        for entry in entries[np.argsort(size[entries])[::-1]]:
+            largest.setdefault(int(rows.indices[entry]), float(rows.data[entry]))
+        named = ", ".join(f"{self.problem.name_of(j)} ({value:.3g})" for j, value in list(largest.items())[:3])
+        return f"{advice}. The columns with the largest values are {named}"
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during training; `params` are those it had come to."""
+
+    def __init__(self, params: FMParams) -> None:
+        super().__init__("training was interrupted; the model holds what it had learned until then")
+        self.params = params
+
+
+def _copied(params: FMParams) -> FMParams:
+    return FMParams(params.w0, params.w.copy(), params.V.copy())
+
+
+def _mean(mean: FMParams | None, params: FMParams, n: int) -> FMParams:
+    """The mean of n sets of parameters, of which the first n − 1 have that mean."""
+    if mean is None:
+        return params
+    for of_all, of_one in ((mean.w, params.w), (mean.V, params.V)):
+        of_all += (of_one - of_all) / n
+    return FMParams(mean.w0 + (params.w0 - mean.w0) / n, mean.w, mean.V)
