@@ -15,7 +15,7 @@ else:
     FLAGS += ["-Wno-psabi"]  # gcc notes that passing wide vectors differs between its versions; ours stay inside
     FLAGS += ["-Wno-discarded-qualifiers"]  # in the code Cython writes for const buffers
 
-HEADERS = [f"sparsefm/_kernels/{name}.h" for name in ("instances", "rows", "fm", "dense", "losses", "steps", "adaptive", "team", "minibatch")]
+HEADERS = [f"sparsefm/_kernels/{name}.h" for name in ("instances", "rows", "fm", "dense", "losses", "steps", "adaptive", "team", "minibatch", "rowsteps")]
 
 
 class BuildKernels(build_ext):
@@ -49,7 +49,7 @@ def extension(name, headers):
 setup(
     cmdclass={"build_ext": BuildKernels},
     ext_modules=[
-        *(extension(f"_kernels.{name}", HEADERS) for name in ("isa", "csr", "fm", "dense", "adaptive", "minibatch")),
+        *(extension(f"_kernels.{name}", HEADERS) for name in ("isa", "csr", "fm", "dense", "adaptive", "minibatch", "rowsteps")),
         extension("datasets._text", ["sparsefm/datasets/_text.h"]),
     ],
 )

@@ -4,9 +4,9 @@
     python benchmarks/fit_curves.py --python PEERS --movielens PATH --out DIR --quick      # does it all still work?
 
 Writes DIR/fit_curves.md (tables), DIR/fit_curves.svg (one panel a workload) and DIR/fit_curves.json (every point).
-Workloads that an earlier run left in DIR stay, so one can be measured a run; their lines are compared within a run
-all the same. PEERS is an interpreter that has the peers; sparsefm runs in the one that runs this. What is measured, and how to
-read it: benchmarks/README.md.
+Workloads that an earlier run left in DIR stay there, so they can be measured one at a time. PEERS is an interpreter
+that has the peers; sparsefm runs in the one that runs this. What is measured, and how to read it:
+benchmarks/README.md.
 """
 
 import argparse
@@ -36,7 +36,7 @@ PEERS = ("torch adagrad", "modern-fm adagrad", "xlearn adagrad", "libmf", "myfm"
 ONE_THREAD = {"modern-fm adagrad", "myfm"}  # more threads change nothing
 SWEEPS = 16  # of a sampler for an epoch of the others: a sweep is no epoch, `--seconds` is what ends it
 GRIDS: dict[str, dict[str, list[float]]] = {
-    "squared": {"lr": [0.03, 0.1, 0.3], "l2": [1e-3, 5e-3, 2.5e-2]},
+    "squared": {"lr": [0.03, 0.1, 0.3], "l2": [2e-3, 1e-2, 5e-2]},
     "logistic": {"lr": [0.03, 0.1, 0.3], "l2": [1e-5, 1e-4, 1e-3]},
 }
 TUNED_AS = {"W4": "W3"}  # same fields, larger vocabularies

@@ -381,7 +381,8 @@ def test_changed_arrays_are_refused_or_work(name: str, tmp_path: Path, data: st.
 
 
 FORGERIES: dict[str, dict[str, Any]] = {
-    "newer": {"format": 2},
+    "newer": {"format": 3},
+    "older": {"format": 1},
     "format of text": {"format": "1"},
     "another class": {"class": "BaseEstimator"},
     "the wrong class": {"class": "FMRegressor"},

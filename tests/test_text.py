@@ -22,6 +22,8 @@ from sparsefm.datasets import (
     dump_libffm,
     dump_libfm,
     dump_libsvm,
+    iter_libfm,
+    iter_libsvm,
     load_libffm,
     load_libfm,
     load_libsvm,
@@ -349,6 +351,45 @@ def test_the_first_fault_of_the_file_is_reported(tmp_path, monkeypatch, n_thread
         for at in rng.integers(len(lines), size=rng.integers(1, 5)):
             broken[at] = faults[rng.integers(len(faults))]
         assert agree(b"\n".join(broken), tmp_path / "faults.txt", "libffm", n_threads=n_threads) is None
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("block", [1, 7, 100, 1 << 20])
+@pytest.mark.parametrize("read", [iter_libsvm, iter_libfm])
+def test_a_file_in_pieces_is_the_whole_file(tmp_path, read, block, packed):
+    rng = np.random.default_rng(0)
+    X = sparse.random_array((60, 9), density=0.3, rng=rng, format="csr", dtype=np.float32)
+    y = rng.integers(0, 2, 60)
+    path = tmp_path / "rows.txt"
+    (dump_libsvm if read is iter_libsvm else dump_libfm)(X, y, path)
+    content = b"# a comment\n\n" + path.read_bytes() + b"\n# the end\n"
+    if packed:
+        path = tmp_path / "rows.txt.gz"
+        content = gzip.compress(content)
+    path.write_bytes(content)
+    pieces = list(read(path, n_features=9, block_bytes=block))
+    assert len(pieces) == (60 if block == 1 else len(pieces))
+    assert (sparse.vstack([piece for piece, _ in pieces]) != X).nnz == 0
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in pieces]), y)
+
+
+def test_a_fault_in_a_later_piece_is_named_by_its_line(tmp_path):
+    path = tmp_path / "rows.txt"
+    path.write_text("1 1:1\n" * 10 + "1 4:1\n")
+    pieces = iter_libsvm(path, n_features=3, block_bytes=15)
+    next(pieces)
+    with pytest.raises(DataFileError, match="line 11, column 3: got '4:1', expected an index of at most 3"):
+        list(pieces)
+    path.write_text("# nothing\n")
+    with pytest.raises(DataFileError, match="has no rows"):
+        list(iter_libsvm(path, n_features=3))
+    for wrong in ({"n_features": None}, {"n_features": 3, "block_bytes": 0}):
+        with pytest.raises(ValueError, match="must be a positive integer"):
+            iter_libsvm(path, **wrong)
+    path = tmp_path / "cut.txt.gz"
+    path.write_bytes(gzip.compress(b"1 1:1\n" * 1000)[:-9])
+    with pytest.raises(DataFileError, match="no intact gzip file"):
+        list(iter_libsvm(path, n_features=3))
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 1000])

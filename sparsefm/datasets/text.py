@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
@@ -40,7 +40,16 @@ from scipy import sparse
 from . import _text
 from .movielens import DataFileError
 
-__all__ = ["dump_libffm", "dump_libfm", "dump_libsvm", "load_libffm", "load_libfm", "load_libsvm"]
+__all__ = [
+    "dump_libffm",
+    "dump_libfm",
+    "dump_libsvm",
+    "iter_libfm",
+    "iter_libsvm",
+    "load_libffm",
+    "load_libfm",
+    "load_libsvm",
+]
 
 _Floats = npt.NDArray[np.float64]
 _Job = TypeVar("_Job")
@@ -95,6 +104,7 @@ class _Reader:
     n_features: int | None
     dtype: np.dtype[Any]
     n_threads: int
+    lines_before: int = 0  # of the file, where its text comes in blocks
 
     @property
     def limit(self) -> int:
@@ -319,7 +329,7 @@ def _parse(
                 return None
             if parsed.fault >= 0:
                 text, start, _ = pieces[i]
-                line_number = row + _text.count(text, start, parsed.fault)[0] + 1
+                line_number = reader.lines_before + row + _text.count(text, start, parsed.fault)[0] + 1
                 raise reader.error(line_number, text[parsed.fault : text.find(b"\n", parsed.fault)], table)
             # rows and entries move up to where comments and blank lines left room
             y[n_rows : n_rows + parsed.n_rows] = y[row : row + parsed.n_rows]
@@ -331,8 +341,6 @@ def _parse(
             n_entries += parsed.n_entries
             max_index = max(max_index, parsed.max_index)
     indptr[0] = 0
-    if n_rows == 0:
-        raise DataFileError(f"{reader.path} has no rows; expected lines of {reader.layout.name}: a label, then entries")
     # in place, since views of the larger arrays would keep all of them
     indptr.resize(n_rows + 1, refcheck=False)
     y.resize(n_rows, refcheck=False)
@@ -346,9 +354,10 @@ def _parse(
     return X, y, table
 
 
-def _load(
-    path: str | Path, layout: _Layout, n_features: int | None, dtype: npt.DTypeLike, n_threads: int | None
-) -> tuple[sparse.csr_array, _Floats, npt.NDArray[np.int32]]:
+_Read = tuple[sparse.csr_array, _Floats, npt.NDArray[np.int32]]
+
+
+def _reader(path: str | Path, layout: _Layout, n_features: Any, dtype: Any, n_threads: Any) -> _Reader:
     if n_features is not None:
         _check_count("n_features", n_features, "None (as many as occur)")
         n_features = int(n_features)
@@ -359,20 +368,62 @@ def _load(
     if n_threads is None:
         n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     _check_count("n_threads", n_threads, "None (every core)")
-    reader = _Reader(Path(path), layout, n_features, np.dtype(dtype), int(n_threads))
+    return _Reader(Path(path), layout, n_features, np.dtype(dtype), int(n_threads))
 
+
+def _no_rows(reader: _Reader) -> DataFileError:
+    return DataFileError(f"{reader.path} has no rows; expected lines of {reader.layout.name}: a label, then entries")
+
+
+def _load(path: str | Path, layout: _Layout, n_features: Any, dtype: Any, n_threads: Any) -> _Read:
+    reader = _reader(path, layout, n_features, dtype, n_threads)
     with _opened(reader.path) as text:
-        pieces = _cut(text)
-        counted = list(_in_order(lambda piece: _text.count(*piece), pieces, reader.n_threads))
-        lines = [newlines for newlines, _ in counted]
-        entries = [colons // (1 + layout.has_fields) for _, colons in counted]
-        read = None
-        if max(sum(lines), sum(entries), n_features or 0) <= _INT32_MAX:
-            read = _parse(reader, pieces, lines, entries, np.int32)
-        if read is None:
-            read = _parse(reader, pieces, lines, entries, np.int64)
-    assert read is not None  # no index is too wide for int64
+        read, _ = _read(reader, text)
+    if read[0].shape[0] == 0:
+        raise _no_rows(reader)
     return read
+
+
+def _read(reader: _Reader, text: bytes | mmap.mmap) -> tuple[_Read, int]:
+    """The rows of a text, and how many lines it has."""
+    pieces = _cut(text)
+    counted = list(_in_order(lambda piece: _text.count(*piece), pieces, reader.n_threads))
+    lines = [newlines for newlines, _ in counted]
+    entries = [colons // (1 + reader.layout.has_fields) for _, colons in counted]
+    read = None
+    if max(sum(lines), sum(entries), reader.n_features or 0) <= _INT32_MAX:
+        read = _parse(reader, pieces, lines, entries, np.int32)
+    if read is None:
+        read = _parse(reader, pieces, lines, entries, np.int64)
+    assert read is not None  # no index is too wide for int64
+    return read, sum(lines)
+
+
+def _iterate(
+    path: str | Path, layout: _Layout, n_features: Any, dtype: Any, n_threads: Any, block_bytes: Any
+) -> Iterator[tuple[sparse.csr_array, _Floats]]:
+    _check_count("n_features", n_features, "the number of columns of the whole file")
+    _check_count("block_bytes", block_bytes, "the bytes of text in a piece")
+    reader = _reader(path, layout, n_features, dtype, n_threads)
+    return _blocks(reader, int(block_bytes))
+
+
+def _blocks(reader: _Reader, size: int) -> Iterator[tuple[sparse.csr_array, _Floats]]:
+    rows = 0
+    opened: Any = gzip.open if reader.path.suffix == ".gz" else open
+    with opened(reader.path, "rb") as file:
+        try:
+            while block := file.read(size):
+                block += file.readline()  # to the end of a line
+                (X, y, _), lines = _read(reader, block)
+                reader = replace(reader, lines_before=reader.lines_before + lines)
+                rows += len(y)
+                if len(y):
+                    yield X, y
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise DataFileError(f"{reader.path} is no intact gzip file: {error}") from error
+    if rows == 0:
+        raise _no_rows(reader)
 
 
 def _check_count(name: str, value: Any, otherwise: str) -> None:
@@ -431,6 +482,63 @@ def load_libsvm(
     """
     X, y, _ = _load(path, _LIBSVM, n_features, dtype, n_threads)
     return X, y
+
+
+def iter_libsvm(
+    path: str | Path,
+    *,
+    n_features: int,
+    dtype: npt.DTypeLike = np.float32,
+    n_threads: int | None = None,
+    block_bytes: int = 1 << 26,
+) -> Iterator[tuple[sparse.csr_array, _Floats]]:
+    """Read LIBSVM text in pieces of whole rows, in memory that does not grow with the file.
+
+    Parameters
+    ----------
+    path, dtype, n_threads
+        As in `load_libsvm`.
+    n_features : int
+        Number of columns of the whole, hence of each piece; a larger index is an error.
+    block_bytes : int
+        Bytes of text in a piece, and what its last line takes.
+
+    Yields
+    ------
+    X : csr_array (n_rows, n_features)
+    y : float64 array (n_rows,)
+
+    Raises
+    ------
+    DataFileError, OSError, ValueError
+        As in `load_libsvm`, a fault of the file when its piece is reached.
+
+    Examples
+    --------
+    >>> dump_libsvm([[0, 0.5], [1, 0]], [1, -1], "two.svm")
+    >>> [X.shape for X, y in iter_libsvm("two.svm", n_features=2, block_bytes=1)]
+    [(1, 2), (1, 2)]
+    """
+    return _iterate(path, _LIBSVM, n_features, dtype, n_threads, block_bytes)
+
+
+def iter_libfm(
+    path: str | Path,
+    *,
+    n_features: int,
+    dtype: npt.DTypeLike = np.float32,
+    n_threads: int | None = None,
+    block_bytes: int = 1 << 26,
+) -> Iterator[tuple[sparse.csr_array, _Floats]]:
+    """Read libFM's text in pieces: as `iter_libsvm`, but with indices from 0.
+
+    Examples
+    --------
+    >>> dump_libfm([[0, 0.5], [1, 0]], [1, -1], "two.fm")
+    >>> [y.tolist() for X, y in iter_libfm("two.fm", n_features=2)]
+    [[1.0, -1.0]]
+    """
+    return _iterate(path, _LIBFM, n_features, dtype, n_threads, block_bytes)
 
 
 def load_libfm(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from sklearn.base import ClassifierMixin, RegressorMixin, clone
 from ..encoders import FrameEncoder
 from ..model import FMParams
 from ..solvers import SOLVERS, make_solver
+from .units import Units
 
-FORMAT = 1
+FORMAT = 2
 _LABEL_KINDS = {"b": bool, "i": int, "u": int, "f": float, "U": str, "O": str}
 
 
@@ -26,6 +28,12 @@ def to_state(model: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         )
     options = model.get_params(deep=False)
     del options["callbacks"], options["encoder"]
+    if options["fields"] is not None:
+        options["fields"] = np.asarray(options["fields"]).tolist()
+    if isinstance(options["l2_factors"], Mapping):
+        options["l2_factors"] = [[_plain(key), _plain(value)] for key, value in options["l2_factors"].items()]
+    if callable(options["eval_metric"]):
+        options["eval_metric"] = "loss"  # it only watched
     solver = make_solver(options["solver"])
     if SOLVERS.get(type(solver).__name__.lower()) is not type(solver):
         raise TypeError(
@@ -33,7 +41,7 @@ def to_state(model: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         )
     options["solver"] = {
         "name": type(solver).__name__.lower(),
-        "options": {key: _plain(value) for key, value in solver.get_params().items()},
+        "options": {key: _plain(value) for key, value in solver.get_params().items() if key != "checkpoint"},
     }
     if not isinstance(options["random_state"], (int, np.integer)):
         options["random_state"] = None
@@ -65,6 +73,7 @@ def to_state(model: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         meta["classes"] = {"dtype": model.classes_.dtype.str, "labels": labels}
     else:
         meta["target_range"] = list(model.target_range_)
+        meta["units"] = [model._standard.centre, model._standard.scale, model._standard.power]
     if model.encoder_ is not None:
         if not isinstance(model.encoder_, FrameEncoder):
             raise TypeError(f"only a FrameEncoder can be saved inside a model, not a {type(model.encoder_).__name__}")
@@ -84,6 +93,10 @@ def from_state(cls: Any, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) 
     weights = options.get("class_weight")
     if isinstance(weights, list):
         options["class_weight"] = dict(weights)
+    if isinstance(options["l2_factors"], list):
+        options["l2_factors"] = dict(options["l2_factors"])
+    if options["fields"] is not None:
+        options["fields"] = np.array(options["fields"])
     model = cls(solver=SOLVERS[solver["name"]](**solver["options"]), **options)
     model._check_parameters()
 
@@ -136,6 +149,10 @@ def from_state(cls: Any, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) 
         if not (np.isfinite(low) and np.isfinite(high) and low <= high):
             raise ValueError(f"its target range is {low} to {high}")
         model.target_range_ = (low, high)
+        centre, scale, power = meta["units"]
+        if not (np.isfinite(centre) and 0 < scale < np.inf and power in (1, 2)):
+            raise ValueError(f"its target was trained in units {meta['units']}")
+        model._standard = Units(float(centre), float(scale), int(power))
     return model
 
 
