@@ -288,7 +288,15 @@ def draw(path: Path, panels: dict[str, Panel]) -> None:
         ax.set_ylabel(f"held-out {panel.quality}")
         ax.grid(color="#d9d9d9", linewidth=0.8)
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(frameon=False, fontsize="x-small")
+    entries = {label: line for ax in figure.axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(
+        entries.values(),
+        entries.keys(),
+        loc="outside lower center",
+        ncols=2 * len(panels),
+        frameon=False,
+        fontsize="small",
+    )
     write(path, lambda part: figure.savefig(part, format="svg"))
 
 

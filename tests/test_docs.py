@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 ENCODERS = ROOT / "docs" / "encoders.md"
 TORCH = ROOT / "docs" / "torch.md"
+TRAINING = ROOT / "docs" / "training.md"
 
 no_checkout = pytest.mark.skipif(not README.exists(), reason="tests run without a checkout")
 
@@ -32,6 +33,12 @@ def test_the_python_blocks_of_the_readme_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run_blocks(README)
     assert "noise floor" in capsys.readouterr().out
+
+
+@no_checkout
+def test_the_python_blocks_of_the_training_page_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_blocks(TRAINING)
 
 
 @no_checkout

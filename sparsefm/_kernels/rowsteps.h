@@ -16,18 +16,35 @@
 #define ROWS_AHEAD 8 /* rows between prefetch and use */
 
 typedef struct {
-    const void *features;        /* IN (n,) of type IDX: the rows to step */
-    const void *gradient;        /* IN (n, k) contiguous */
-    void *table;                 /* INOUT (n_features, k), its rows v_stride apart */
+    const void *features; /* IN (n,) of type IDX: the rows to step */
+    const void *gradient; /* IN (n, k) contiguous */
+    void *table;          /* INOUT (n_features, k), its rows v_stride apart */
     void *first, *second, *powers; /* INOUT contiguous; NULL where an optimiser has none */
     ptrdiff_t v_stride, k, n;
     double weight_decay;
-    ptrdiff_t start, stop;       /* places in `features` of this piece */
+    ptrdiff_t start, stop; /* places in `features` of this piece */
 } row_steps_args;
 #endif
 
 #include "rows.h"
 #include "steps.h"
+
+INLINE void FN(fetch_row)(const REAL *row, ptrdiff_t k) {
+    for (ptrdiff_t f = 0; f < k; f += 64 / (ptrdiff_t)sizeof(REAL)) PREFETCH_WRITE(row + f);
+    PREFETCH_WRITE(row + k - 1);
+}
+
+/* Prefetches what the step ROWS_AHEAD places after u reads. */
+INLINE void FN(fetch_ahead)(const int optimiser, const row_steps_args *a, ptrdiff_t u) {
+    if (u + ROWS_AHEAD >= a->n) return;
+    const ptrdiff_t j = ((const IDX *)a->features)[u + ROWS_AHEAD], state_stride = optimiser == ROWWISE ? 1 : a->k;
+    FN(fetch_row)((REAL *)a->table + j * a->v_stride, a->k);
+    FN(fetch_row)((REAL *)a->first + j * state_stride, state_stride);
+    if (optimiser == ADAM) {
+        FN(fetch_row)((REAL *)a->second + j * a->k, a->k);
+        PREFETCH_WRITE((REAL *)a->powers + 2 * j);
+    }
+}
 
 INLINE void FN(step_column)(const int optimiser, const row_steps_args *a, const step_t *c) {
     const IDX *features = (const IDX *)a->features;
@@ -35,6 +52,7 @@ INLINE void FN(step_column)(const int optimiser, const row_steps_args *a, const 
     REAL *table = (REAL *)a->table, *first = (REAL *)a->first, *second = (REAL *)a->second, *powers = (REAL *)a->powers;
     for (ptrdiff_t u = a->start; u < a->stop; u++) {
         const ptrdiff_t j = features[u];
+        FN(fetch_ahead)(optimiser, a, u);
         REAL *w = table + j * a->v_stride, tail[STATE_AT + 4] = {*w};
         if (optimiser == ADAM) {
             memcpy(tail + STATE_AT, powers + 2 * j, 2 * sizeof(REAL));
@@ -54,11 +72,6 @@ INLINE void FN(step_column)(const int optimiser, const row_steps_args *a, const 
             first[j] = tail[STATE_AT];
         }
     }
-}
-
-INLINE void FN(fetch_row)(const REAL *row, ptrdiff_t k) {
-    for (ptrdiff_t f = 0; f < k; f += 64 / (ptrdiff_t)sizeof(REAL)) PREFETCH_WRITE(row + f);
-    PREFETCH_WRITE(row + k - 1);
 }
 
 /* The gradient of `left` factors of a row, at most W. */
@@ -88,15 +101,7 @@ INLINE void FN(step_factors)(const int optimiser, const row_steps_args *a, const
         const REAL *g = (const REAL *)a->gradient + u * k;
         REAL *v = (REAL *)a->table + j * a->v_stride, *first = (REAL *)a->first + j * state_stride;
         REAL *second = (REAL *)a->second, *powers = (REAL *)a->powers, tail[STATE_AT + 4] = {0}, squares = 0;
-        if (u + ROWS_AHEAD < a->n) {
-            const ptrdiff_t next = features[u + ROWS_AHEAD];
-            FN(fetch_row)((REAL *)a->table + next * a->v_stride, k);
-            FN(fetch_row)((REAL *)a->first + next * state_stride, state_stride);
-            if (optimiser == ADAM) {
-                FN(fetch_row)(second + next * k, k);
-                PREFETCH_WRITE(powers + 2 * next);
-            }
-        }
+        FN(fetch_ahead)(optimiser, a, u);
         if (optimiser == ROWWISE) {
             vec sum = FN(zero)();
             for (ptrdiff_t f = 0; f < whole; f += W) {

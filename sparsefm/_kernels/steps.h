@@ -179,8 +179,8 @@ INLINE void FN(step_linear)(const int optimiser, REAL *tail, REAL g, const visit
         const REAL after = square * inverse;
         *z += g - (after - before) * c->inverse_rate * *w;
         *root = after;
-        const REAL kept = *z > c->l1 ? *z - c->l1 : *z < -c->l1 ? *z + c->l1 : 0;
-        *w = -c->rate * kept * inverse;
+        const REAL least = *z > -c->l1 ? *z : -c->l1, near = least < c->l1 ? least : c->l1; /* z within −l1 … l1 */
+        *w = c->rate * (near - *z) * inverse;
     } else {
         *state += g * g;
         *w -= c->rate * g * FN(inverse_root_of)(c->epsilon + *state, 2);
