@@ -49,7 +49,10 @@ def extension(name, headers):
 setup(
     cmdclass={"build_ext": BuildKernels},
     ext_modules=[
-        *(extension(f"_kernels.{name}", HEADERS) for name in ("isa", "csr", "fm", "dense", "adaptive", "minibatch", "rowsteps")),
+        *(
+            extension(f"_kernels.{name}", HEADERS)
+            for name in ("isa", "csr", "fm", "dense", "adaptive", "minibatch", "rowsteps")
+        ),
         extension("datasets._text", ["sparsefm/datasets/_text.h"]),
     ],
 )

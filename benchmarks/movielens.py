@@ -24,9 +24,9 @@ from sparsefm.solvers import AdaGrad
 
 GRID = {
     "n_factors": [16, 32, 64],
-    "l2_factors": [0.08, 0.1, 0.12],
+    "l2_factors": [0.015, 0.02, 0.03],
     "init_std": [0.01, 0.02],
-    "solver": [AdaGrad(max_iter=30), AdaGrad(max_iter=40)],
+    "solver": [AdaGrad(max_iter=15), AdaGrad(max_iter=25)],
 }
 INNER_BLOCKS = (1, 3)  # of five blocks of the training rows
 

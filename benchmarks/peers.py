@@ -58,15 +58,12 @@ def fit_sparsefm(work: Workload, epochs: int, threads: int, settings: dict) -> R
     from sparsefm.validation import check_csr
 
     regression = work.loss == "squared"
-    solver = {"adagrad": solvers.AdaGrad, "sgd": solvers.SGD}[settings["optimizer"]]
+    options = dict(settings)
+    solver = {"adagrad": solvers.AdaGrad, "sgd": solvers.SGD, "adam": solvers.Adam, "ftrl": solvers.FTRL}[
+        options.pop("optimizer")
+    ](max_iter=epochs, **options)
     fitted = (FMRegressor if regression else FMClassifier)(
-        n_factors=work.n_factors,
-        solver=solver(learning_rate=settings["lr"], max_iter=epochs),
-        l2_linear=settings["l2"],
-        l2_factors=settings["l2"],
-        init_std=settings["init"],
-        n_threads=threads,
-        random_state=0,
+        n_factors=work.n_factors, solver=solver, n_threads=threads, random_state=0
     ).fit(work.X_train, work.y_train)
     predicted = fitted.predict(work.X_test) if regression else fitted.predict_proba(work.X_test)[:, 1]
     rows = check_csr(work.X_train)
@@ -361,21 +358,18 @@ def _each(workloads: str, **settings: Any) -> dict[str, dict]:
 
 SYSTEMS = {
     "sparsefm defaults": System(fit_sparsefm_defaults, {}),  # fit_curves.py's
-    "sparsefm adagrad": System(
-        fit_sparsefm,
-        _each("W1", optimizer="adagrad", lr=0.2, l2=0.04, init=0.01)
-        | _each("W2", optimizer="adagrad", lr=0.1, l2=0.03, init=0.01)
-        | _each("W3 W4", optimizer="adagrad", lr=0.1, l2=1e-4, init=0.02, unit_rows=True),
-        grid={"lr": [0.05, 0.1, 0.2], "l2": [0.04, 0.02, 1e-2, 1e-3, 1e-4], "init": [0.01, 0.02]},
+    # with the default penalties, steps and start; settings are options of the solver
+    "sparsefm adagrad": System(fit_sparsefm, _each("W1 W2 W3 W4", optimizer="adagrad", batch_size=1)),
+    "sparsefm adagrad, batches": System(fit_sparsefm, _each("W1 W2 W3 W4", optimizer="adagrad", batch_size=2048)),
+    "sparsefm row-wise": System(
+        fit_sparsefm, _each("W1 W2 W3 W4", optimizer="adagrad", batch_size=1, rowwise=True), ceiling="update sgd"
     ),
-    "sparsefm sgd": System(
+    "sparsefm bf16 rows": System(
         fit_sparsefm,
-        _each("W1", optimizer="sgd", lr=0.02, l2=0.02, init=0.05)
-        | _each("W2", optimizer="sgd", lr=0.005, l2=0.02, init=0.03)
-        | _each("W3 W4", optimizer="sgd", lr=0.04, l2=1e-4, init=0.02, unit_rows=True),
+        _each("W3 W4", optimizer="adagrad", batch_size=1, rowwise=True, storage="bf16"),
         ceiling="update sgd",
-        grid={"lr": [0.005, 0.01, 0.02, 0.05, 0.1], "l2": [0.04, 0.02, 1e-4], "init": [0.02, 0.05]},
     ),
+    "sparsefm sgd": System(fit_sparsefm, _each("W1 W2 W3 W4", optimizer="sgd"), ceiling="update sgd"),
     "xlearn adagrad": System(
         fit_xlearn,
         _each("W1", optimizer="adagrad", lr=0.3, l2=5e-3, norm=True)

@@ -8,6 +8,7 @@ What is measured, and how to read it: benchmarks/README.md.
 """
 
 import argparse
+import functools
 import os
 import statistics
 import time
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from sparsefm import ops
-from sparsefm.nn import CSRBatch, FactorizationMachine
+from sparsefm.nn import AdaGrad, CSRBatch, FactorizationMachine, LazyAdam
 from sparsefm.ops import csr
 
 N_ROWS, PER_ROW, DISTINCT, K = 1024, 20, 9000, 16
@@ -107,7 +108,16 @@ def tables_of(module):
     return [p for p in module.parameters() if p.dim()]
 
 
+OURS = {
+    "nn.AdaGrad": AdaGrad,
+    "nn.LazyAdam": LazyAdam,
+    "nn.LazyAdam in the backward pass": functools.partial(LazyAdam, in_backward=True),
+}
+
+
 def optimizer_of(name, module):
+    if name in OURS:
+        return OURS[name](module.parameters(), lr=1e-3)
     if name == "SparseAdam":
         return torch.optim.SparseAdam(tables_of(module), lr=1e-3)
     return getattr(torch.optim, name)(module.parameters(), lr=1e-3)
@@ -158,6 +168,10 @@ def steps(rounds):
             calls[f"sparsefm, {name}"] = step(layer, [(each,) for each in ours], name)
             calls[f"embeddings with sparse gradients, {name}"] = step(Gathered(start, True), pairs, name)
             calls[f"one embedding with sparse gradients, {name}"] = step(GatheredOnce(start), pairs, name)
+        for name in OURS:
+            layer = FactorizationMachine(n_features, K)
+            layer.factors.weight.data.copy_(start)
+            calls[f"sparsefm, {name}"] = step(layer, [(each,) for each in ours], name)
         slow = {}
         if n_features <= 1_000_000:
             slow["embeddings, Adam"] = step(Gathered(start, False), pairs, "Adam")
@@ -166,7 +180,7 @@ def steps(rounds):
         seconds = interleaved(calls, rounds // 2, BATCHES) | interleaved(slow, max(3, rounds // 10))
         show(f"One step at {n_features:,} features", seconds, "sparsefm, SGD")
         medians[n_features] = {name: statistics.median(each) for name, each in seconds.items()}
-    for name in ("SGD", "Adagrad", "SparseAdam"):
+    for name in ("SGD", "Adagrad", "SparseAdam", *OURS):
         ours = {n: each[f"sparsefm, {name}"] for n, each in medians.items()}
         print(f"\nsparsefm, {name}: a step at 8M features takes {ours[8_000_000] / ours[1_000_000]:.2f} of one at 1M")
 

@@ -97,13 +97,35 @@ def pairs_gradient(indptr: Any, indices: Any, data: Any, V: Any, d: Any) -> tupl
     return g_V, g_data
 
 
-def loss(name: str, y: float, s: float) -> tuple[float, float]:
-    """ℓ(y, s) and its derivative by s: ½ (s − y)², or log(1 + e^s) − y s for y in {0, 1}."""
+def loss(name: str, y: float, s: float, shape: float = 0.0) -> tuple[float, float]:
+    """ℓ(y, s) and its derivative by s. y is 0 or 1 for "logistic" and "hinge"; shape: δ of "huber", τ of "quantile"."""
     if name == "squared":
         return 0.5 * (s - y) ** 2, s - y
-    if s >= 0:
-        return s + log1p(exp(-s)) - y * s, 1 / (1 + exp(-s)) - y
-    return log1p(exp(s)) - y * s, exp(s) / (1 + exp(s)) - y
+    if name == "logistic":
+        if s >= 0:
+            return s + log1p(exp(-s)) - y * s, 1 / (1 + exp(-s)) - y
+        return log1p(exp(s)) - y * s, exp(s) / (1 + exp(s)) - y
+    if name == "hinge":
+        t = 1.0 if y == 1 else -1.0
+        return max(0.0, 1 - t * s), -t if t * s < 1 else 0.0
+    if name == "poisson":
+        return exp(s) - y * s, exp(s) - y
+    r = s - y
+    if name == "huber":
+        if abs(r) <= shape:
+            return 0.5 * r * r, r
+        return shape * (abs(r) - 0.5 * shape), shape if r > 0 else -shape
+    assert name == "quantile"
+    return (-shape * r, -shape) if r < 0 else ((1 - shape) * r, (1 - shape) * (r > 0))
+
+
+def occurrences(indptr: Any, indices: Any, n_features: int, weight: Any = None) -> Floats:
+    """Sum of the weights of the rows in which each column is not zero. (n_features,)"""
+    out = np.zeros(n_features)
+    for i in range(len(indptr) - 1):
+        for j in row(indptr, indices, None, i)[0]:
+            out[j] += 1.0 if weight is None else float(weight[i])
+    return out
 
 
 def objective(
@@ -117,34 +139,104 @@ def objective(
     *,
     name: str,
     l2_linear: float,
-    l2_factors: float,
+    l2_factors: Any,
+    l2_prior: float = 0.0,
     sample_weight: Any = None,
+    shape: float = 0.0,
 ) -> float:
-    """(Σ s_i ℓ_i) / Σ s_i + ½ Σ_j c_j (l2_linear w_j² + l2_factors ‖v_j‖²), with c_j the weighted share of the
-    rows in which column j is not zero."""
+    """(Σ s_i ℓ_i) / n + ½ Σ_j c_j (l2_linear w_j² + l2_factors_j ‖v_j‖²), the weights s scaled to mean 1, and
+    c_j = (n_j + l2_prior) / n with n_j the sum of the s_i of the rows in which column j is not zero; 0 without any."""
     s = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    s = s * len(s) / s.sum()
+    strengths = np.broadcast_to(np.asarray(l2_factors, dtype=np.float64), len(w))
     scores = score(indptr, indices, data, w0, w, V)
-    total = sum(s[i] * loss(name, float(y[i]), float(scores[i]))[0] for i in range(len(y))) / s.sum()
-    for i in range(len(y)):
-        columns, values = row(indptr, indices, data, i)
-        for j, x in zip(columns, values, strict=True):
-            if x != 0:
-                penalty = l2_linear * float(w[j]) ** 2 + l2_factors * float(np.sum(np.square(V[j])))
-                total += 0.5 * s[i] / s.sum() * penalty
+    total = sum(s[i] * loss(name, float(y[i]), float(scores[i]), shape)[0] for i in range(len(y))) / len(y)
+    for j, n_j in enumerate(occurrences(indptr, indices, len(w), s)):
+        if n_j > 0:
+            penalty = l2_linear * float(w[j]) ** 2 + strengths[j] * float(np.sum(np.square(V[j])))
+            total += 0.5 * (n_j + l2_prior) / len(y) * penalty
     return float(total)
 
 
+def scale(indptr: Any, data: Any) -> float:
+    """Half the mean over the rows of Σ x², at least a quarter."""
+    squares = float(indptr[-1]) if data is None else float(np.sum(np.square(np.asarray(data, dtype=np.float64))))
+    return max(squares / (len(indptr) - 1) / 2, 0.25)
+
+
 @dataclass
+class Steps:
+    """An optimiser: "sgd", "adagrad", "rowwise", "adam" or "ftrl", and its numbers."""
+
+    name: str
+    rate: float
+    epsilon: float = 0.0
+    bias_rate: float = 0.0
+    bias_epsilon: float = 0.0
+    beta1: float = 0.0
+    beta2: float = 0.0
+    l1: float = 0.0
+
+
+class Vector:
+    """Some parameters that are stepped together, with what the optimiser remembers of them."""
+
+    def __init__(self, theta: Any, rate: float, epsilon: float) -> None:
+        self.theta = np.array(theta, dtype=np.float64)
+        self.rate, self.epsilon = rate, epsilon
+        self.G, self.m, self.s = (np.zeros(self.theta.shape) for _ in range(3))
+        self.age = 0
+        self.r = np.full(self.theta.shape, sqrt(epsilon))
+        self.z = -self.theta * self.r / rate
+
+    def step(self, steps: Steps, g: Any, *, linear: bool, l1: float = 0.0) -> None:
+        """One step down the gradient g. FTRL is for weights; with it factors take AdaGrad's."""
+        if steps.name == "sgd":
+            self.theta -= self.rate * g
+        elif steps.name == "adam":
+            self.age += 1
+            self.m = steps.beta1 * self.m + (1 - steps.beta1) * g
+            self.s = steps.beta2 * self.s + (1 - steps.beta2) * g * g
+            m, s = self.m / (1 - steps.beta1**self.age), self.s / (1 - steps.beta2**self.age)
+            self.theta -= self.rate * m / np.sqrt(self.epsilon + s)
+        elif steps.name == "ftrl" and linear:
+            r = np.sqrt(self.r**2 + g * g)
+            self.z += g - (r - self.r) * self.theta / self.rate
+            self.r = r
+            self.theta = np.where(np.abs(self.z) <= l1, 0, -self.rate * (self.z - np.sign(self.z) * l1) / r)
+        elif steps.name == "rowwise" and not linear:
+            self.G += np.mean(g * g) if len(g) else 0
+            self.theta -= self.rate * g / np.sqrt(self.epsilon + self.G)
+        else:
+            self.G += g * g
+            self.theta -= self.rate * g / np.sqrt(self.epsilon + self.G)
+
+
 class Training:
-    """Parameters on their way, with the sums of squared gradients that AdaGrad keeps."""
+    """Parameters on their way."""
 
-    w0: float
-    w: Floats
-    V: Floats
-    w0_state: float = 0.0
+    def __init__(self, steps: Steps, w0: float, w: Any, V: Any) -> None:
+        self.steps = steps
+        self.bias = Vector(w0, steps.bias_rate, steps.bias_epsilon)
+        self.linear = [Vector(each, steps.rate, steps.epsilon) for each in w]
+        self.factors = [Vector(each, steps.rate, steps.epsilon) for each in V]
 
-    def __post_init__(self) -> None:
-        self.w_state, self.V_state = np.zeros(self.w.shape), np.zeros(self.V.shape)
+    def set_rate(self, rate: float, bias_rate: float) -> None:
+        self.bias.rate = bias_rate
+        for each in self.linear + self.factors:
+            each.rate = rate
+
+    @property
+    def w0(self) -> float:
+        return float(self.bias.theta)
+
+    @property
+    def w(self) -> Floats:
+        return np.array([each.theta for each in self.linear])
+
+    @property
+    def V(self) -> Floats:
+        return np.array([each.theta for each in self.factors])
 
 
 def epoch(
@@ -154,44 +246,43 @@ def epoch(
     data: Any,
     y: Any,
     weight: Any,
-    order: Any,
+    batches: Any,
     *,
-    adagrad: bool,
     name: str,
-    learning_rate: float,
-    epsilon: float,
-    l2_linear: float,
-    l2_factors: float,
+    l2_linear: Any,
+    l2_factors: Any,
+    shape: float = 0.0,
 ) -> float:
-    """One pass over the rows in the given order, changing `at`; returns Σ weight · loss before each step.
+    """One pass over batches, lists of rows, changing `at`; returns Σ weight · loss before each batch's step.
 
-    For a row of weight s and d = s ∂ℓ/∂score, S_f = Σ_j x_j v_jf, every gradient taken before any change:
-        g(w0) = d    g(w_j) = d x_j + s l2_linear w_j    g(v_jf) = d x_j (S_f − x_j v_jf) + s l2_factors v_jf
-        SGD: θ −= η g        AdaGrad: G += g²; θ −= η g / √(ε + G)
+    With d_i = s_i ∂ℓ/∂score_i and λ a column's own strengths, a batch takes one step for the bias and for each column
+    that it touches, with the gradients
+
+        Σ_i d_i    Σ_i (d_i x_ij + s_i λ_j w_j)    Σ_i (d_i x_ij (Σ_l x_il v_l − x_ij v_j) + s_i λ_j v_j)
+
+    over the rows i of the batch, for a column those in which it is not zero, all taken before any change. A row of
+    weight zero is as if it were not there.
     """
-
-    def step(theta: float, state: float, g: float) -> tuple[float, float]:
-        if not adagrad:
-            return theta - learning_rate * g, state
-        state += g * g
-        return theta - learning_rate * g / sqrt(epsilon + state), state
-
     total = 0.0
-    for r in order:
-        columns, values = row(indptr, indices, data, int(r))
-        s = 1.0 if weight is None else float(weight[r])
-        if s == 0:
-            continue
-        here = float(score([0, len(columns)], columns, values, at.w0, at.w, at.V)[0])
-        each, slope = loss(name, float(y[r]), here)
-        total += s * each
-        d = s * slope
-        S = sum((x * at.V[j] for j, x in zip(columns, values, strict=True)), np.zeros(at.V.shape[1]))
-        at.w0, at.w0_state = step(at.w0, at.w0_state, d)
-        for j, x in zip(columns, values, strict=True):
-            g_w = d * x + s * l2_linear * at.w[j]
-            g_v = d * x * (S - x * at.V[j]) + s * l2_factors * at.V[j]
-            at.w[j], at.w_state[j] = step(at.w[j], at.w_state[j], g_w)
-            for f in range(len(g_v)):
-                at.V[j, f], at.V_state[j, f] = step(at.V[j, f], at.V_state[j, f], g_v[f])
+    for batch in batches:
+        counted = [int(i) for i in batch if weight is None or weight[i] > 0]
+        g_bias, g_w, g_v = 0.0, {}, {}
+        w, V = at.w, at.V
+        for i in counted:
+            columns, values = row(indptr, indices, data, i)
+            s = 1.0 if weight is None else float(weight[i])
+            here = float(score([0, len(columns)], columns, values, at.w0, w, V)[0])
+            each, slope = loss(name, float(y[i]), here, shape)
+            total += s * each
+            d = s * slope
+            g_bias += d
+            S = sum((x * V[j] for j, x in zip(columns, values, strict=True)), np.zeros(V.shape[1]))
+            for j, x in zip(columns, values, strict=True):
+                g_w[j] = g_w.get(j, 0.0) + d * x + s * l2_linear[j] * w[j]
+                g_v[j] = g_v.get(j, 0.0) + d * x * (S - x * V[j]) + s * l2_factors[j] * V[j]
+        if counted:
+            at.bias.step(at.steps, g_bias, linear=True)
+        for j in g_w:
+            at.linear[j].step(at.steps, g_w[j], linear=True, l1=at.steps.l1)
+            at.factors[j].step(at.steps, g_v[j], linear=False)
     return total

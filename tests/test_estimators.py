@@ -577,12 +577,86 @@ def test_a_target_whose_parameters_would_leave_float32_is_refused(factor: float)
         ({"callbacks": print}, "callbacks must be a list"),
         ({"solver": AdaGrad}, "solver must be one of"),
         ({"encoder": {"a": OneHot()}}, "FrameEncoder"),
+        ({"loss": "absolute"}, "loss must be one of 'squared', 'huber', 'quantile', 'poisson', got 'absolute'"),
+        ({"loss": "logistic"}, "loss must be one of 'squared'"),
+        ({"loss": None}, "loss must be one of"),
+        ({"quantile": 1.0}, "quantile must lie between 0 and 1"),
+        ({"quantile": 0}, "quantile"),
+        ({"delta": -1.0}, "delta"),
+        ({"l2_prior": -1.0}, "l2_prior"),
+        ({"l2_factors": {0: -1.0}}, r"l2_factors\[0\] must be a non-negative number"),
+        ({"l2_factors": {0: 1.0}}, "needs to know the fields"),
+        ({"l2_factors": {7: 1.0}, "fields": [0, 0, 1, 1, 2]}, r"l2_factors names \[7\]; the fields are \[0, 1, 2\]"),
+        ({"l2_factors": {0: 1.0}, "fields": [0, 0, 1]}, "the number of the field of each of the 5 columns"),
+        ({"l2_factors": {0: 1.0}, "fields": [0.5] * 5}, "from 0 on, got shape"),
+        ({"l2_factors": {0: 1.0}, "fields": [-1] * 5}, "from 0 on"),
+        ({"encoder": FrameEncoder(), "fields": [0] * 5}, "leave fields=None"),
     ],
 )
 def test_slips_in_the_options_are_named(options: dict[str, Any], message: str) -> None:
     X, y = matrix()
     with pytest.raises((ValueError, TypeError), match=message):
         FMRegressor(**options).fit(X, y)
+
+
+def test_strengths_by_field_hold_down_the_factors_of_their_columns() -> None:
+    X, _ = matrix(600)
+    y = X[:, 0] * X[:, 2] + X[:, 3] * X[:, 4]
+    fields = [0, 0, 1, 1, 2]
+    free = FMRegressor(4, fields=fields, random_state=0).fit(X, y)
+    model = clone(free).set_params(l2_factors={0: 100.0}).fit(X, y)
+    np.testing.assert_array_equal(model.fields_, fields)
+    assert np.abs(free.factors_[0]).max() > 0.1
+    assert np.abs(model.factors_[:2]).max() < 0.01
+    assert np.abs(model.factors_[3]).max() > 0.1
+    df, rating = frame()
+    named = FMRegressor(4, encoder=ENCODER, l2_factors={"user": 100.0}, random_state=0).fit(df, rating)
+    of_user = named.fields_ == named.encoder_.field_names_.index("user")
+    assert np.abs(named.factors_[of_user]).max() < np.abs(named.factors_[~of_user]).max() / 10
+    # a field that is not named keeps the default
+    plain, unnamed = (
+        FMRegressor(4, encoder=ENCODER, l2_factors=l2, random_state=0).fit(df, rating).predict(df) for l2 in (None, {})
+    )
+    np.testing.assert_array_equal(plain, unnamed)
+
+
+def test_losses_predict_what_they_are_for() -> None:
+    rng = np.random.default_rng(0)
+    X = np.eye(2, dtype=np.float32)[rng.integers(0, 2, 4000)]
+    y = np.where(X[:, 0] == 1, rng.exponential(1, 4000), 5 + rng.exponential(3, 4000))
+    options: dict[str, Any] = {"n_factors": 0, "l2_linear": 0.0, "solver": AdaGrad(max_iter=60), "random_state": 0}
+    for share in (0.1, 0.5, 0.9):
+        model = FMRegressor(loss="quantile", quantile=share, **options).fit(X, y)
+        below = y < model.predict(X)
+        assert [below[X[:, j] == 1].mean() for j in (0, 1)] == pytest.approx([share, share], abs=0.08)
+    counts = rng.poisson(np.where(X[:, 0] == 1, 0.5, 6.0))
+    model = FMRegressor(loss="poisson", **options).fit(X, counts)
+    assert model.predict(np.eye(2)) == pytest.approx([counts[X[:, j] == 1].mean() for j in (0, 1)], rel=0.05)
+    wild = np.where(rng.random(4000) < 0.02, 1e4, np.where(X[:, 0] == 1, 1.0, 2.0) + 0.1 * rng.normal(size=4000))
+    model = FMRegressor(loss="huber", **options).fit(X, wild)
+    assert model.predict(np.eye(2)) == pytest.approx([1, 2], abs=0.1)
+
+
+def test_the_hinge_gives_no_probabilities() -> None:
+    X, y = matrix()
+    model = FMClassifier(3, loss="hinge", random_state=0).fit(X, y > 0)
+    assert model.score(X, y > 0) > 0.9
+    assert not hasattr(model, "predict_proba")
+    with pytest.raises(AttributeError) as caught:
+        model.predict_proba(X)
+    assert "loss='hinge' gives no probabilities" in str(caught.value.__cause__)  # behind scikit-learn's words
+
+
+@pytest.mark.parametrize("counts", [[-1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
+def test_counts_are_not_negative_and_not_all_zero(counts: list[float]) -> None:
+    with pytest.raises(ValueError, match="loss='poisson' needs counts"):
+        FMRegressor(loss="poisson").fit(np.eye(3), counts)
+
+
+def test_watched_counts_are_not_negative_either() -> None:
+    X = np.eye(3)
+    with pytest.raises(ValueError, match="the y of eval_set"):
+        FMRegressor(loss="poisson").fit(X, [1.0, 2.0, 3.0], eval_set=(X, [-1.0, 2.0, 3.0]))
 
 
 def test_a_matrix_given_to_a_model_with_an_encoder_is_refused() -> None:
