@@ -15,7 +15,8 @@ else:
     FLAGS += ["-Wno-psabi"]  # gcc notes that passing wide vectors differs between its versions; ours stay inside
     FLAGS += ["-Wno-discarded-qualifiers"]  # in the code Cython writes for const buffers
 
-HEADERS = [f"sparsefm/_kernels/{name}.h" for name in ("instances", "rows", "fm", "dense", "losses", "steps", "adaptive", "team", "minibatch", "rowsteps")]
+_BODIES = ("instances", "rows", "fm", "dense", "losses", "steps", "adaptive", "team", "minibatch", "rowsteps")
+HEADERS = [f"sparsefm/_kernels/{name}.h" for name in _BODIES]
 
 
 class BuildKernels(build_ext):

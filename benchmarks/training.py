@@ -123,7 +123,8 @@ def minibatches(work: workloads.Workload, rounds: int) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     gain = 2 * min(found[1][5]) / min(found[2][5])
     lines.append(
-        f"\nsamples/s of two threads to one: {min(found[1][4]) / min(found[2][4]):.2f} by wall time, {gain:.2f} by CPU time"
+        f"\nsamples/s of two threads to one: {min(found[1][4]) / min(found[2][4]):.2f} by wall time, "
+        f"{gain:.2f} by CPU time"
     )
     return "\n".join(lines)
 
@@ -235,9 +236,7 @@ def kills(times: int) -> None:
             again = load(f"{path}.model")
             same += (again.factors_ == expected.factors_).all() and (again.coef_ == expected.coef_).all()
             print(f"\r{struck} killed", end="", file=sys.stderr)
-        print(
-            f"{struck} fits killed at random moments; {same} resumed models equal the uninterrupted one to the bit"
-        )
+        print(f"{struck} fits killed at random moments; {same} resumed models equal the uninterrupted one to the bit")
 
 
 def main() -> None:

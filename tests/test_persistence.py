@@ -344,13 +344,13 @@ def test_changed_descriptions_are_refused_or_work(name: str, tmp_path: Path, dat
         if action == "drop":
             del holder[where[-1]]
         elif action == "put":
-            holder[where[-1]] = data.draw(JUNK)
+            holder[where[-1]] = copy.deepcopy(data.draw(JUNK))
         elif action == "wrap":
             holder[where[-1]] = [holder[where[-1]]]
         elif isinstance(holder, dict):
-            holder[data.draw(st.sampled_from(["callbacks", "encoder", "x", "n_jobs"]))] = data.draw(JUNK)
+            holder[data.draw(st.sampled_from(["callbacks", "encoder", "x", "n_jobs"]))] = copy.deepcopy(data.draw(JUNK))
         else:
-            holder.append(data.draw(JUNK))
+            holder.append(copy.deepcopy(data.draw(JUNK)))
         notes.append((action, where, holder))
         if not places_of(meta):
             break

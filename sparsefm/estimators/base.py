@@ -237,8 +237,8 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         eval_set : (X, y) or (X, y, sample_weight), optional
             Watched after each epoch.
         resume : path, optional
-            A file that the solver wrote as its `checkpoint` in a fit to the same data with the same parameters: training
-            goes on from there, to the same bits as if it had never stopped. max_iter may be larger.
+            A file that the solver wrote as its `checkpoint` in a fit to the same data with the same parameters:
+            training goes on from there, to the same bits as if it had never stopped. max_iter may be larger.
 
         Raises
         ------
@@ -478,8 +478,8 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         fields = np.asarray(self.fields)
         if fields.shape != (self.n_features_in_,) or fields.dtype.kind not in "iu" or fields.min(initial=0) < 0:
             raise ValueError(
-                f"fields must hold the number of the field of each of the {self.n_features_in_} columns, from 0 on, got "
-                f"shape {fields.shape} of {fields.dtype}"
+                f"fields must hold the number of the field of each of the {self.n_features_in_} columns, from 0 on; "
+                f"got shape {fields.shape} of {fields.dtype}"
             )
         return fields.astype(np.int32)
 

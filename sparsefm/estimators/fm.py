@@ -35,17 +35,18 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         Length of a feature's vector; 0 leaves the linear model, on one-hot ids the biases.
     loss : "squared", "huber", "quantile" or "poisson"
         ½ r²; the same up to |r| = delta · spread and linear beyond (the spread is 1.48 times the median absolute
-        deviation); the pinball loss, whose prediction is a quantile of the target; e^score − y · score for counts, whose
-        prediction is e^score.
+        deviation); the pinball loss, whose prediction is a quantile of the target; e^score − y · score for counts,
+        whose prediction is e^score.
     solver : "adagrad", "sgd", "adam", "ftrl", "auto" or a solver object such as AdaGrad(max_iter=50)
         "auto" finds the number of passes and the strength of the penalties by a short search.
     l2_linear, l2_factors : float
-        Penalties. l2_factors may be a mapping from field to strength, fields not named keeping the default; None is 0.025
-        times the spread of y, which is the same strength at any scale of the target.
+        Penalties. l2_factors may be a mapping from field to strength, fields not named keeping the default; None is
+        0.025 times the spread of y, which is the same strength at any scale of the target.
     l2_prior : float
         As if each feature had occurred in so many rows more: the penalty that rare features have. With 0 each
-        visit to a feature pays the same share; with l2 · l2_prior held and l2 → 0 it is a Gaussian prior, as in Bayesian
-        factorization machines (Freudenthaler, Schmidt-Thieme & Rendle 2011). The default is chosen with the solver's.
+        visit to a feature pays the same share; with l2 · l2_prior held and l2 → 0 it is a Gaussian prior, as in
+        Bayesian factorization machines (Freudenthaler, Schmidt-Thieme & Rendle 2011). The default is chosen with the
+        solver's.
     init_std : float
         Standard deviation of the starting factors, for a target of spread 1.
     quantile, delta : float
@@ -59,8 +60,8 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
     clip : bool
         Predictions stay inside the range of the training target.
     early_stopping : bool
-        Stop when what is watched on eval_set, or on validation_fraction of the rows, no longer betters, and keep the best
-        epoch's parameters.
+        Stop when what is watched on eval_set, or on validation_fraction of the rows, no longer betters, and keep the
+        best epoch's parameters.
     validation_fraction : float
     eval_metric : "loss", "rmse", "mae" or callable
         What is watched. A function of (y, prediction), with sample_weight= where weights are given, of which more is
@@ -176,8 +177,8 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         reach = float(np.finfo(dtype).max) ** 0.5
         if not np.isfinite(centre + spread) or spread > reach or (spread < 1 / reach and low != high):
             raise ValueError(
-                f"y goes from {low:.3g} to {high:.3g} with a spread of {spread:.3g}, whose square leaves {dtype}: rescale y"
-                + " or pass a float64 X" * (dtype == np.float32)
+                f"y goes from {low:.3g} to {high:.3g} with a spread of {spread:.3g}, whose square leaves "
+                f"{dtype}: rescale y" + " or pass a float64 X" * (dtype == np.float32)
             )
         self._standard = Units(centre, spread if spread > 0 else 1.0, 1 if self.loss == "quantile" else 2)
         self.target_range_ = (low, high)

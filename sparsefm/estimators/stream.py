@@ -322,7 +322,8 @@ def _pass(
         if bad < 0 and np.isfinite(loss) and loss <= limit:
             if halvings:
                 warnings.warn(
-                    f"training ran away on these rows and was taken back: from here on learning_rate={training.rate:.3g}",
+                    "training ran away on these rows and was taken back: from here on "
+                    f"learning_rate={training.rate:.3g}",
                     ConvergenceWarning,
                     stacklevel=5,
                 )
@@ -341,7 +342,8 @@ def _opener(frames: Any) -> tuple[Callable[[], Iterable[Any]], bool]:
         return frames, True
     if not isinstance(frames, Iterable) or is_frame(frames):
         raise TypeError(
-            f"frames must be an iterable of frames or of pairs (X, y), or a function that returns one; got {type(frames).__name__}"
+            "frames must be an iterable of frames or of pairs (X, y), or a function that returns one; got "
+            f"{type(frames).__name__}"
         )
     once = iter(frames)
     return (lambda: once, False) if once is frames else (lambda: frames, True)

@@ -29,8 +29,9 @@ class FactorizationMachine(nn.Module):
         Length of a feature's factor vector.
     sparse_grad : bool
         Whether sparse input gives `linear` and `factors` row-sparse gradients, so that a step costs what the batch
-        touches and not what the tables hold. SGD, Adagrad and SparseAdam of torch.optim take them; the others, weight
-        decay and gradient clipping refuse them: use sparse_grad=False there. Dense input always gives dense gradients.
+        touches and not what the tables hold. `AdaGrad` and `LazyAdam` beside it take them, and SGD,
+        Adagrad and SparseAdam of torch.optim; torch's others, its weight decay and gradient clipping refuse them: use
+        sparse_grad=False there. Dense input always gives dense gradients.
     init_std : float
         Standard deviation of the normal distribution the factors are drawn from (torch's generator: torch.manual_seed);
         `bias` and `linear` begin at zero.
