@@ -158,10 +158,13 @@ def objective(
     return float(total)
 
 
-def scale(indptr: Any, data: Any) -> float:
-    """Half the mean over the rows of Σ x², at least a quarter."""
-    squares = float(indptr[-1]) if data is None else float(np.sum(np.square(np.asarray(data, dtype=np.float64))))
-    return max(squares / (len(indptr) - 1) / 2, 0.25)
+def scale(indptr: Any, data: Any, weight: Any = None) -> float:
+    """Half the weighted mean over the rows of Σ x², at least a quarter. The weights have mean 1."""
+    n, squares = len(indptr) - 1, 0.0
+    for i in range(n):
+        x = np.ones(indptr[i + 1] - indptr[i]) if data is None else np.asarray(data[indptr[i] : indptr[i + 1]])
+        squares += (1.0 if weight is None else float(weight[i])) * float(np.sum(x.astype(np.float64) ** 2))
+    return max(squares / n / 2, 0.25)
 
 
 @dataclass

@@ -143,7 +143,7 @@ def as_bfloat16(V: Any) -> np.ndarray:
 def started(problem: Problem, solver: Any, n_j: Any) -> reference.Training:
     """The parameters before the first step, with the solver's numbers."""
     rate, epsilon = NUMBERS[type(solver)]
-    scale = reference.scale(problem.rows.indptr, problem.rows.data)
+    scale = reference.scale(problem.rows.indptr, problem.rows.data, problem.weight)
     given = solver.learning_rate
     steps = reference.Steps(
         name="rowwise" if getattr(solver, "rowwise", False) else type(solver).__name__.lower(),
@@ -158,7 +158,7 @@ def started(problem: Problem, solver: Any, n_j: Any) -> reference.Training:
     start = init(
         problem.rows.n_features,
         problem.n_factors,
-        init_std=problem.init_std,
+        init_std=problem.init_std / scale**0.5,
         seed=problem.seed,
         features=np.flatnonzero(n_j),
         dtype=problem.rows.dtype,
@@ -174,7 +174,7 @@ def epochs_by_hand(
     n_j = reference.occurrences(*arrays(problem)[:2], problem.rows.n_features, problem.weight)
     at = started(problem, solver, n_j)
     rates = np.array([at.steps.rate, at.steps.bias_rate])
-    share = 1 + problem.l2_prior / np.maximum(n_j, 1)
+    share = 1 + problem.l2_prior / np.where(n_j > 0, n_j, 1)
     for epoch in range(1, solver.max_iter + 1):
         slower = epoch**0.5 if getattr(solver, "schedule", "constant") == "inverse" else 1.0
         slower *= 2 if halved_after is not None and epoch > halved_after else 1
@@ -411,10 +411,10 @@ def test_one_sgd_step_goes_down_the_gradient_of_the_objective(loss: str, n: int,
     """All rows in one batch take one step down n times the gradient of the whole, penalties included."""
     k, m, rate = 3, 6, 1e-3
     strengths = np.linspace(0.1, 0.9, m)
-    # every column in at least one whole row: the prior is divided by no less than one
     problem = problem_of(n=n, m=m, k=k, loss=loss, l2=(0.3, strengths), prior=2.5, seed=2)
     n_j = reference.occurrences(*arrays(problem)[:2], m)
-    start = init(m, k, init_std=0.1, seed=7, features=np.flatnonzero(n_j), dtype=np.float64)
+    scale = reference.scale(problem.rows.indptr, problem.rows.data)
+    start = init(m, k, init_std=0.1 / scale**0.5, seed=7, features=np.flatnonzero(n_j), dtype=np.float64)
     got = SGD(max_iter=1, learning_rate=rate, batch_size=batch_size).solve(problem)
 
     def objective(w0: float, w: Any, V: Any) -> float:

@@ -185,6 +185,33 @@ def test_statistics_of_labels_do_not_leak_into_their_own_rows() -> None:
     assert np.mean((model.predict(df) - y) ** 2) > 0.8
 
 
+@pytest.mark.parametrize("once", [False, True])
+def test_statistics_of_labels_do_not_leak_in_a_stream(once: bool) -> None:
+    """As above; a row must not be described by its own label in the epochs either."""
+    rng = np.random.default_rng(0)
+    df, y = pd.DataFrame({"user": [f"u{j // 2}" for j in range(2000)]}), rng.normal(size=2000)
+    cuts = list(range(100, 2000, 100))
+    pieces = list(zip(cut(df, cuts), cut(y, cuts), strict=True))
+    encoder = FrameEncoder({"statistics": TargetStats(["user"])})
+    model = FMRegressor(2, encoder=encoder, solver=AdaGrad(learning_rate=0.5), random_state=0)
+    model.fit_stream(iter(pieces) if once else pieces, epochs=1 if once else 20)
+    assert np.mean([record["loss"] for record in model.history_[1:]]) > 0.45
+    assert np.mean((model.predict(df) - y) ** 2) > 0.8
+
+
+@pytest.mark.parametrize("begin", ["fit", "partial_fit"])
+def test_predictions_reach_as_far_as_the_targets_of_all_pieces(begin: str) -> None:
+    X, y = numbers(400)
+    y = X[:, 0] * 2.0
+    low, high = np.flatnonzero(y < 0), np.flatnonzero(y >= 0)
+    model = FMRegressor(2, random_state=0)
+    getattr(model, begin)(X[low], y[low])
+    for _ in range(20):
+        model.partial_fit(X[high], y[high]).partial_fit(X[low], y[low])
+    assert model.target_range_ == (y.min(), y.max())
+    assert model.predict(X).max() > 1
+
+
 REFUSED: dict[str, tuple[Any, str]] = {
     "a label too few": (lambda X, y: {"X": X, "y": y[:-1]}, "y|inconsistent"),
     "no y": (lambda X, y: {"X": X, "y": None}, "y"),

@@ -250,6 +250,26 @@ def count(
                 out[indices[p]] += s
 
 
+def square_norm(
+    const IDX[::1] indptr,      # IN (n_rows + 1,)
+    const REAL[::1] data,       # IN (nnz,)
+    const REAL[::1] weight,     # IN (n_rows,), None: all one
+):
+    """Σ over the rows of weight · sum of the squares of the values, infinite where a double cannot hold it."""
+    cdef Py_ssize_t i, p
+    cdef double total = 0, row
+    with nogil:
+        for i in range(indptr.shape[0] - 1):
+            row = 0
+            for p in range(indptr[i], indptr[i + 1]):
+                row += <double>data[p] * <double>data[p]
+            if weight is None:
+                total += row
+            elif weight[i] > 0:
+                total += <double>weight[i] * row
+    return total
+
+
 def transpose_at(
     bint is_f64, bint is_i64, Py_ssize_t n_rows, Py_ssize_t nnz, size_t features, size_t colptr, size_t entry_rows,
     size_t entry_data, size_t indptr, size_t indices, size_t data,

@@ -39,7 +39,7 @@ typedef struct {
     double total;                  /* INOUT Σ weight · loss, each row scored before its batch's step */
     ptrdiff_t bad;                 /* OUT a row whose score was not finite, where the pass ended; else −1 */
     ptrdiff_t next[4];             /* pieces claimed, of two phases of two batches */
-    double piece_total[MAX_PIECES], piece_d[MAX_PIECES];
+    double piece_total[MAX_PIECES], piece_d[MAX_PIECES], piece_s[MAX_PIECES];
     ptrdiff_t piece_bad[MAX_PIECES];
     team_t team;
 } batch_args;
@@ -81,7 +81,7 @@ INLINE void FN(score_rows)(const int nvec, const int known, const int half, cons
     REAL *sums = (REAL *)a->sums, *d_of = (REAL *)a->d, *s_of = (REAL *)a->s;
     const REAL w0 = ((const REAL *)a->bias)[W_AT];
     const int prefetch = (double)a->n_features * a->stride * sizeof(REAL) > PREFETCH_BYTES;
-    double total = 0, d_total = 0;
+    double total = 0, d_total = 0, s_total = 0;
     ptrdiff_t bad = -1;
     (void)known;
     for (ptrdiff_t i = start; i < stop; i++) {
@@ -107,9 +107,11 @@ INLINE void FN(score_rows)(const int nvec, const int known, const int half, cons
         d_of[i] = d;
         s_of[i] = s;
         d_total += (double)d;
+        s_total += (double)s;
     }
     a->piece_total[piece] = total;
     a->piece_d[piece] = d_total;
+    a->piece_s[piece] = s_total;
     a->piece_bad[piece] = bad;
 }
 
@@ -208,14 +210,17 @@ INLINE void FN(batch_rows)(const int nvec, const int known, const int optimiser,
         const uint32_t key = mixed32(a->key + mixed32((uint32_t)batch));
         while ((piece = team_claim(stepping)) < n_pieces) {
             if (piece == 0) { /* the bias, the losses, and the counters of the next batch */
-                double total = 0, d = 0;
+                double total = 0, d = 0, s = 0;
                 for (ptrdiff_t q = 0; q < n_pieces; q++) {
                     total += a->piece_total[q];
                     d += a->piece_d[q];
+                    s += a->piece_s[q];
                 }
                 a->total += total;
-                const visit_t visit = FN(begin_row)(optimiser, bias, 0, &c0);
-                FN(step_linear)(optimiser, bias, (REAL)d, &visit, &c0);
+                if (s > 0) { /* else as if the rows were absent */
+                    const visit_t visit = FN(begin_row)(optimiser, bias, 0, &c0);
+                    FN(step_linear)(optimiser, bias, (REAL)d, &visit, &c0);
+                }
                 a->next[2 * ((i + 1) % 2)] = a->next[2 * ((i + 1) % 2) + 1] = 0;
             }
             const ptrdiff_t stop = column_of(ends, n_columns, entries, piece + 1, n_pieces);

@@ -362,6 +362,10 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
 
         def report(record: dict[str, Any]) -> bool:
             record = self._in_own_units(label, record)
+            same = [all(r.get(key) == value for key, value in label.items()) for r in self.history_]
+            self.history_ = [  # without epochs that were taken back
+                r for r, ours in zip(self.history_, same, strict=True) if not (ours and r["epoch"] >= record["epoch"])
+            ]
             self.history_.append(record)
             progress.epoch(record)
             stops = [_is_true(callback(self, record)) for callback in self.callbacks or ()]  # every one is called

@@ -80,6 +80,7 @@ class Auto(BaseEstimator):  # type: ignore[misc]
         seen: list[float] = []
 
         def report(record: dict[str, Any]) -> bool:
+            del seen[record["epoch"] - 1 :]  # those that were taken back
             seen.append(record["eval_loss"])
             return False
 

@@ -19,13 +19,14 @@ LARGEST = 1 << 16  # rows of a batch are counted in 16 bits
 
 
 class Batches:
-    """The rows in a random order, cut into batches of batch_size; the last may be shorter."""
+    """The rows in a random order, or without a seed as they come, cut into batches; the last may be shorter."""
 
-    def __init__(self, problem: Problem, batch_size: int, seed: int) -> None:
+    def __init__(self, problem: Problem, batch_size: int, seed: int | None) -> None:
         rows = problem.rows
         self.problem, self.size = problem, min(batch_size, rows.n_rows)
-        self.order = np.empty(rows.n_rows, rows.indices.dtype)
-        adaptive.shuffle(self.order, seed)
+        self.order = np.arange(rows.n_rows, dtype=rows.indices.dtype)
+        if seed is not None:
+            adaptive.shuffle(self.order, seed)
         self.n_batches = -(-rows.n_rows // self.size)
         lengths = np.diff(rows.indptr)[self.order]
         firsts = np.arange(self.n_batches) * self.size

@@ -25,6 +25,7 @@ __all__ = ["Interrupted", "Method", "Training", "far_above", "order_seed", "scal
 
 _FORMAT = 1  # of checkpoints
 _SLICE = 1 << 27  # multiply-adds between looks at the clock and at Ctrl-C: about a tenth of a second
+_CHUNK = 1 << 20  # features prepared at a time
 _HALVINGS = 12  # of the step, before a training that runs away is given up
 _RUNAWAY = 20.0  # times the loss of the start
 _WORN = 8  # a snapshot is worth its while when the passes since the last have moved so many times its memory
@@ -65,14 +66,11 @@ def far_above(loss: float) -> float:
     return loss + _RUNAWAY * (abs(loss) + 0.05)
 
 
-def square_norm(rows: Rows) -> float:
-    """Σ of the squares of all values."""
-    if rows.data is None:
-        return float(rows.nnz)
-    largest = float(np.abs(rows.data).max(initial=0))
-    if largest < 1e15:
-        return float(np.linalg.norm(rows.data)) ** 2
-    return float(np.linalg.norm(rows.data / rows.data.dtype.type(largest))) ** 2 * min(largest, 1e150) ** 2
+def square_norm(rows: Rows, weight: NDArray[Any] | None = None) -> float:
+    """Σ over the rows of weight · sum of the squares of the values."""
+    if rows.data is not None:
+        return csr.square_norm(rows.indptr, rows.data, weight)
+    return float(rows.nnz if weight is None else np.dot(weight.astype(np.float64), np.diff(rows.indptr)))
 
 
 def scale_of(squares: float, n_rows: int) -> float:
@@ -80,6 +78,7 @@ def scale_of(squares: float, n_rows: int) -> float:
 
     A step moves a score in proportion to it: steps and ε are set for two ids and adapted by it, which makes training
     on X what it is on X / √scale with parameters √scale times as large. Rows of next to nothing count as a quarter.
+    squares: Σ of weight · squared norm of the rows, n_rows: Σ of the weights.
     """
     return min(max(squares / n_rows / 2, 0.25), 1e60)
 
@@ -98,7 +97,9 @@ class Training:
         """scale, counts: of all the rows that will come, where these are not `problem.rows`."""
         self.method = method
         rows = problem.rows
-        self.scale = scale_of(square_norm(rows), rows.n_rows) if scale is None else scale
+        if scale is None:
+            scale = scale_of(square_norm(rows, problem.weight), rows.n_rows)
+        self.scale = scale
         default = method.default_rate
         self.rate = method.learning_rate if method.learning_rate is not None else default / self.scale**0.5
         self.bias_rate = self.rate if method.learning_rate is not None else default
@@ -139,12 +140,18 @@ class Training:
         self.counts = np.concatenate([self.counts, np.zeros(n_features - len(self.counts), np.float32)])
 
     def _prepare(self, problem: Problem, features: NDArray[Any]) -> None:
-        if self.method.dropout > 0 and problem.bucket is not None:
-            features = np.union1d(features, problem.bucket[problem.bucket >= 0])
-        self.table.admit(features, problem.init_std, problem.seed)
-        share = 1 + problem.l2_prior / np.maximum(self.counts[features], 1)
-        l2_factors = problem.l2_factors if np.ndim(problem.l2_factors) == 0 else problem.l2_factors[features]
-        self.table.strengthen(features, problem.l2_linear * share, l2_factors * share)
+        counts: Any = self.counts
+        if self.method.dropout > 0 and problem.bucket is not None:  # which are visited in the place of what is hidden
+            counts = counts.astype(np.float64)
+            hides = features[problem.bucket[features] >= 0]
+            np.add.at(counts, problem.bucket[hides], self.method.dropout * self.counts[hides])
+            features = np.flatnonzero(counts)
+        for start in range(0, len(features), _CHUNK):
+            some = features[start : start + _CHUNK]
+            self.table.admit(some, problem.init_std / self.scale**0.5, problem.seed)
+            share = 1 + problem.l2_prior / counts[some].astype(np.float64)
+            l2_factors = problem.l2_factors if np.ndim(problem.l2_factors) == 0 else problem.l2_factors[some]
+            self.table.strengthen(some, problem.l2_linear * share, l2_factors * share)
 
     def steps(self, epoch: int) -> tuple[float, ...]:
         method, largest = self.method, float(np.finfo(self.table.dtype).max) / 16
@@ -209,7 +216,7 @@ class Training:
     def halve(self) -> None:
         self.rate /= 2
         self.bias_rate /= 2
-        self.table.slow(0.5)
+        self.table.slow(0.5, self.method.l1)
 
 
 @dataclass
@@ -222,7 +229,8 @@ class _Progress:
     best_epoch: int = 0
     kept: float = np.inf  # what the slot's parameters were judged to be
     halvings: int = 0
-    averaged: int = 0
+    averaged: int = 0  # epochs in the mean
+    kept_averaged: int = 0  # in that of the slot
     done: bool = False
 
 
@@ -240,13 +248,18 @@ class _Run:
         self.method, self.problem = method, problem
         self.slot, self.at = Slot(), _Progress()
         self.mean: FMParams | None = None  # of the epochs from method.average on
-        self.kept_mean: FMParams | None = None  # what it was at the best epoch
+        self.kept_mean: FMParams | None = None  # what it was when the slot was filled
         self.records: list[dict[str, Any]] = []
-        constant = np.full(problem.rows.n_rows, problem.w0)
-        self.start_loss = mean_loss(problem.loss, problem.y, constant, problem.weight, problem.shape)
+        scores = np.full(problem.rows.n_rows, problem.w0)
+        self.start_loss = mean_loss(problem.loss, problem.y, scores, problem.weight, problem.shape)
+        if problem.start is not None:  # which may be far off on these rows
+            scores = model_score(problem.start, problem.rows, n_threads=problem.n_threads)
+            loss = mean_loss(problem.loss, problem.y, scores, problem.weight, problem.shape)
+            self.start_loss = max(self.start_loss, loss) if np.isfinite(loss) else self.start_loss
         self.batches = None
         if method.batch_size > 1:
-            self.batches = Batches(problem, method.batch_size, order_seed(problem.seed, 0))
+            seed = order_seed(problem.seed, 0) if method.shuffle else None
+            self.batches = Batches(problem, method.batch_size, seed)
         self.training = Training(method, problem)
         visited = problem.rows.nnz * self.training.table.array.shape[1] * problem.rows.dtype.itemsize
         self.snapshot_every = max(1, -(-_WORN * self.training.table.array.nbytes // max(1, visited)))
@@ -286,16 +299,14 @@ class _Run:
             return
         if problem.early_stopping and judged is not None:
             if judged < at.kept or not self.slot.filled:
-                at.kept, at.kept_epoch = judged, epoch
-                self.slot.save(table)
-                self.kept_mean = None if self.mean is None else _copied(self.mean)
+                at.kept = judged
+                self._keep()
             if judged < at.best - method.tol:
                 at.best, at.best_epoch = judged, epoch
             elif epoch - at.best_epoch >= method.patience:
                 at.done = True
         elif epoch % self.snapshot_every == 0 and epoch < method.max_iter:
-            at.kept_epoch = epoch
-            self.slot.save(table)
+            self._keep()
         self.records.append(record)
         if problem.report(record):
             at.done = True
@@ -306,6 +317,13 @@ class _Run:
         ):
             self._save()
             self.saved_at = monotonic()
+
+    def _keep(self) -> None:
+        """Fills the slot with the present state."""
+        at = self.at
+        self.slot.save(self.training.table)
+        self.kept_mean = None if self.mean is None else _copied(self.mean)
+        at.kept_epoch, at.kept_averaged = at.epoch, at.averaged
 
     def _judge(self, record: dict[str, Any]) -> float | None:
         """Puts what is watched into the record; returns what early stopping makes small."""
@@ -335,12 +353,15 @@ class _Run:
         if self.slot.filled:
             self.slot.restore(training.table)
             training.halve()
-            at.epoch = at.kept_epoch
+            at.epoch, at.averaged = at.kept_epoch, at.kept_averaged
+            self.mean = None if self.kept_mean is None else _copied(self.kept_mean)
+            del self.records[at.epoch :]
             return
         training.halve()
         training.begin(self.problem)
         at.epoch = at.averaged = 0
         self.mean = None
+        self.records.clear()
 
     def _result(self) -> FMParams:
         """The parameters that training has come to, the best ones if it watched for them."""
@@ -380,8 +401,7 @@ class _Run:
             if self.slot.filled:
                 arrays |= dict(zip(("slot", "slot_bias"), self.slot.arrays(table), strict=True))
         else:  # from here on both go back to this epoch
-            self.at.kept_epoch = self.at.epoch
-            self.slot.save(table)
+            self._keep()
         for name, mean in (("mean", self.mean), ("kept_mean", self.kept_mean)):
             if mean is not None:
                 arrays |= {f"{name}.w0": np.array([mean.w0]), f"{name}.w": mean.w, f"{name}.V": mean.V}

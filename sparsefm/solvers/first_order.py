@@ -49,6 +49,8 @@ class _FirstOrder(BaseEstimator):  # type: ignore[misc]
                 check_positive(getattr(self, option), f"{name}({option})", integer=option == "batch_size")
         for option in ("tol", "checkpoint_minutes", "dropout", "average"):
             check_positive(getattr(self, option), f"{name}({option})", zero=True, integer=option == "average")
+        if self.average > self.max_iter:
+            raise ValueError(f"{name}(average) is the first of at most {self.max_iter} epochs, got {self.average}")
         if not self.dropout < 1:
             raise ValueError(f"{name}(dropout) must be less than 1, got {self.dropout!r}")
         if self.batch_size is not None and self.batch_size > 1 << 16:
@@ -104,9 +106,9 @@ class AdaGrad(_FirstOrder):
         Passes over the rows.
     learning_rate : float, optional
         The step of a parameter is learning_rate · gradient / sqrt(ε + the sum of its squared gradients so far), so
-        that rare features keep learning when frequent ones have settled. None is 0.2 / √s with
-        s the mean square norm of the rows in units of two ones, and ε = 10 s: training on rows of many fields is then
-        what it is on rows of two ids, scaled. Chosen with the penalties on held-out parts of MovieLens-100K,
+        that rare features keep learning when frequent ones have settled. ε is 10 s, with s the mean square norm of
+        the rows in units of two ones, and None is 0.2 / √s: training on rows of many fields is then what it is on
+        rows of two ids, scaled. Chosen with the penalties on held-out parts of MovieLens-100K,
         ml-latest-small, MovieTweetings, InstEval, Adult and three generated data sets; nobody should need to tune it.
     rowwise : bool
         One sum of squares for all factors of a feature (of the mean of their squares) instead of one each: 40 % less
@@ -130,7 +132,7 @@ class AdaGrad(_FirstOrder):
         With early stopping: end after `patience` passes that did not better what is watched by more than tol, which
         is in units of the solver's own loss: for FMRegressor that of the standardised target.
     shuffle : bool
-        False takes the rows, or the batches, as they come.
+        False takes the rows as they come, and cuts batches from them in that order.
     checkpoint : path, optional
         The whole state is written to this one file after each `checkpoint_epochs` epochs, if `checkpoint_minutes`
         have passed since the last time, and at the end; `fit(..., resume=path)` goes on from it to the same bits.

@@ -20,6 +20,7 @@ _W, _L2_LINEAR, _L2_FACTORS, _STATE = range(4)  # places in a tail
 _LONGEST = 7  # tail
 _CHUNK = 1 << 16  # features converted at a time
 _IN_MEMORY = 1 << 30  # bytes of a slot beyond which it is a file
+_LARGE = 1 << 26  # bytes of a table beyond which its memory is used again for what comes out of it
 
 
 class Table:
@@ -132,7 +133,7 @@ class Table:
     def unpack(self) -> FMParams:
         """The parameters in separate arrays, in the memory of the table, which is used up."""
         n, k, stride = self.n_features, self.n_factors, self.array.shape[1]
-        if stride < k or n * stride * self.dtype.itemsize < _IN_MEMORY // 16:
+        if stride < k or self.array.nbytes < _LARGE:
             return self.copy()
         w = np.ascontiguousarray(self.array[:, self.at])
         flat, rows = self.array.reshape(-1), self.array
@@ -144,15 +145,16 @@ class Table:
         while isinstance(block.base, np.ndarray):
             block = block.base
         offset = flat.ctypes.data - block.ctypes.data
-        size = n * k * self.dtype.itemsize
+        dtype, size = self.dtype, n * k * self.dtype.itemsize
         del self.array, flat, rows, some
         block.resize(offset + size, refcheck=False)  # nothing else refers to it
-        return FMParams(self.w0, w, block[offset:].view(self.dtype).reshape(n, k))
+        return FMParams(self.w0, w, block[offset:].view(dtype).reshape(n, k))
 
-    def slow(self, factor: float) -> None:
-        """Prepares the state for a step that is `factor` as long: only FTRL's depends on it."""
+    def slow(self, factor: float, l1: float) -> None:
+        """Prepares the state for a step that is `factor` as long: only FTRL's depends on it, beyond l1."""
         if self.layout == "ftrl":
-            self.array[:, self.at + _STATE] /= factor
+            z = self.array[:, self.at + _STATE]
+            z += (z - np.clip(z, -l1, l1)) * (1 / factor - 1)
             self.bias[_STATE] /= factor
 
     def start_bias(self, w0: float, rate: float, epsilon: float) -> None:
