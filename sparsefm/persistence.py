@@ -26,7 +26,7 @@ __all__ = ["ModelFileError", "read", "write"]
 _MAGIC = b"sparsefm"
 _DIGEST = 32
 _KEY = "sparsefm"
-_DTYPES = {"<f4": "F32", "<f8": "F64", "<i4": "I32", "<i8": "I64", "|u1": "U8"}  # safetensors' names
+_DTYPES = {"<f4": "F32", "<f8": "F64", "<i4": "I32", "<i8": "I64", "|u1": "U8", "|b1": "BOOL"}  # safetensors' names
 
 
 class ModelFileError(ValueError):

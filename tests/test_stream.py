@@ -194,7 +194,11 @@ def test_statistics_of_labels_do_not_leak_in_a_stream(once: bool) -> None:
     pieces = list(zip(cut(df, cuts), cut(y, cuts), strict=True))
     encoder = FrameEncoder({"statistics": TargetStats(["user"])})
     model = FMRegressor(2, encoder=encoder, solver=AdaGrad(learning_rate=0.5), random_state=0)
-    model.fit_stream(iter(pieces) if once else pieces, epochs=1 if once else 20)
+    if not once:
+        with pytest.raises(ValueError, match=r"fields \['statistics'\] are statistics of labels.* give a generator"):
+            model.fit_stream(pieces, epochs=20)
+        return
+    model.fit_stream(iter(pieces))
     assert np.mean([record["loss"] for record in model.history_[1:]]) > 0.45
     assert np.mean((model.predict(df) - y) ** 2) > 0.8
 
@@ -541,25 +545,13 @@ def test_a_stream_of_matrices_is_the_fit_of_the_whole(name: str, kind: type, cut
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_any_numbers_in_a_stream(dtype: Any) -> None:
-    """Sums over the pieces are not, in their last bits, those over the whole, if nothing is done about it."""
-    X, y = numbers(240, dtype=dtype)
-    X = sp.csr_array(np.where(np.abs(X) < 0.5, 0, X))
-    options: dict[str, Any] = {"n_factors": 3, "random_state": 0}
-    expected = FMRegressor(solver=in_order("adagrad", 2), **options).fit(X, y)
-    for cuts in CUTS:
-        pieces = list(zip(cut(X, cuts), cut(y, cuts), strict=True))
-        assert_same(FMRegressor(solver=in_order("adagrad"), **options).fit_stream(pieces, epochs=2), expected)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_stream_of_numbers_is_nearly_the_fit_of_the_whole(dtype: Any) -> None:
     X, y = numbers(240, dtype=dtype)
     options: dict[str, Any] = {"n_factors": 3, "random_state": 0}
     expected = FMRegressor(solver=in_order("adagrad", 3), **options).fit(X, y)
     pieces = list(zip(cut(X, [7, 99]), cut(y, [7, 99]), strict=True))
     model = FMRegressor(solver=in_order("adagrad"), **options).fit_stream(pieces, epochs=3)
-    np.testing.assert_allclose(model.predict(X), expected.predict(X), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(model.predict(X), expected.predict(X), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", STREAMED)

@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Passes over CSR arrays that know no model: checking them, and turning them into columns."""
-from libc.math cimport isfinite
+from libc.math cimport fabs, isfinite
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 
@@ -250,24 +250,26 @@ def count(
                 out[indices[p]] += s
 
 
-def square_norm(
+def norms(
     const IDX[::1] indptr,      # IN (n_rows + 1,)
     const REAL[::1] data,       # IN (nnz,)
     const REAL[::1] weight,     # IN (n_rows,), None: all one
 ):
-    """Σ over the rows of weight · sum of the squares of the values, infinite where a double cannot hold it."""
+    """(Σ over the rows of weight · sum of the absolute values, the same of their squares), infinite where a double
+    cannot hold them."""
     cdef Py_ssize_t i, p
-    cdef double total = 0, row
+    cdef double total = 0, squares = 0, row, square, s
     with nogil:
         for i in range(indptr.shape[0] - 1):
-            row = 0
-            for p in range(indptr[i], indptr[i + 1]):
-                row += <double>data[p] * <double>data[p]
-            if weight is None:
-                total += row
-            elif weight[i] > 0:
-                total += <double>weight[i] * row
-    return total
+            s = 1 if weight is None else <double>weight[i]
+            if s > 0:
+                row = square = 0
+                for p in range(indptr[i], indptr[i + 1]):
+                    row += fabs(data[p])
+                    square += <double>data[p] * <double>data[p]
+                total += s * row
+                squares += s * square
+    return total, squares
 
 
 def transpose_at(

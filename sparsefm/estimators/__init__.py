@@ -25,6 +25,8 @@ def load(path: str | os.PathLike[str]) -> FMRegressor | FMClassifier:
     """
     meta, arrays = persistence.read(path)
     try:
+        if "checkpoint" in meta:
+            raise ValueError("it is a checkpoint of a training; give it to fit as resume=")
         if meta.get("format") != FORMAT:
             raise ValueError(f"its format is {meta.get('format')!r}, this version reads {FORMAT}; upgrade sparsefm")
         model: FMRegressor | FMClassifier = from_state(_CLASSES[meta["class"]], meta, arrays)

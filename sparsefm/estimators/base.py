@@ -100,6 +100,13 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         """Sample weights times those of the classes."""
         return weight
 
+    def _weights_of(self, values: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.float64] | None:
+        """Of each value of the target, which occurs so often, the weight of its rows, of mean 1; None: all alike."""
+        return None
+
+    def _learn_more(self, y: Any) -> None:
+        """What the target of a further piece adds to what the first one told."""
+
     @property
     def _labels(self) -> list[dict[str, Any]]:
         """What the records of each score function say of it."""
@@ -289,8 +296,9 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
 
         Through a FrameEncoder new levels become new columns behind all others; they begin as the unknown ones were
         scored. Statistics of labels (`TargetStats`) describe a row by the rows before this piece. On a matrix the width
-        is fixed. A regressor keeps the centre and spread of its first target. After `fit` or `load` the parameters go
-        on, the solver's own state begins anew. Costs what the rows touch, but for new columns.
+        is fixed. A regressor keeps the centre and spread of its first target: let the first piece be a fair sample.
+        After `fit` or `load` the parameters go on, the solver's own state begins anew. Costs what the rows touch, but
+        for new columns. max_iter, batch_size, average, checkpoint, early stopping and callbacks have no part in it.
 
         Parameters
         ----------
@@ -311,8 +319,9 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             Of frames with a column `target`, or of pairs (X, y). What can be iterated only once (a generator) is read
             once: the encoder then grows on the fly, as in partial_fit. What can be iterated again (a list, or a
             function that opens the files anew) is read for the encoder, for the spread of the target and the
-            frequencies of the features, and once an epoch: the result is that of `fit` on all rows with
-            SGD/AdaGrad/…(shuffle=False, batch_size=1, max_iter=epochs), bit for bit, however the rows are cut.
+            frequencies of the features, and once an epoch: the result is that of `fit` on all rows with a solver of
+            shuffle=False, batch_size=1 and max_iter=epochs, however the rows are cut: bit for bit for a classifier, to
+            the rounding of the target's mean and spread for a regressor.
         target : str, optional
             The column that holds y; not needed for pairs.
         epochs : int
@@ -332,6 +341,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         if before is None:
             self.history_ = []
             return [None] * n_scores
+        self.history_ = list(self.history_)
         params = before if isinstance(before, tuple) else (before,)
         first = params[0]
         if (len(params), first.n_features, first.n_factors) != (n_scores, rows.n_features, self.n_factors):
@@ -360,19 +370,19 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         solver = make_solver(self.solver)
         progress = Progress(type(self).__name__, label, solver.max_iter, self.verbose)
 
+        before = len(self.history_)
+
         def report(record: dict[str, Any]) -> bool:
             record = self._in_own_units(label, record)
-            same = [all(r.get(key) == value for key, value in label.items()) for r in self.history_]
-            self.history_ = [  # without epochs that were taken back
-                r for r, ours in zip(self.history_, same, strict=True) if not (ours and r["epoch"] >= record["epoch"])
-            ]
+            del self.history_[before + record["epoch"] - 1 :]  # epochs that were taken back
             self.history_.append(record)
             progress.epoch(record)
             stops = [_is_true(callback(self, record)) for callback in self.callbacks or ()]  # every one is called
             return any(stops)
 
-        if checkpoint is not None:
-            self.history_ = [self._in_own_units(label, record) for record in checkpoint[0]["records"]]
+        def recall(records: list[dict[str, Any]]) -> None:
+            self.history_ += [self._in_own_units(label, record) for record in records]
+
         bucket = getattr(self.encoder_, "buckets_", None)
         judge = None
         if evaluation is not None:
@@ -394,7 +404,9 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             evaluation=evaluation,
             early_stopping=self.early_stopping and evaluation is not None,
             judge=judge,
+            judged_by=getattr(self.eval_metric, "__qualname__", str(self.eval_metric)),
             start=start,
+            recall=recall,
             bucket=None if bucket is None else np.ascontiguousarray(bucket, np.int32),
             resume=checkpoint,
             report=report,

@@ -194,9 +194,15 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         spread = robust if robust > 0 else deviation
         return (_quantile(y, weight, self.quantile) if self.loss == "quantile" else middle), spread
 
+    def _learn_more(self, y: Any) -> None:
+        low, high = self.target_range_
+        self.target_range_ = (min(low, float(np.min(y))), max(high, float(np.max(y))))
+
     def _targets(self, y: Any, n_rows: int, name: str = "y") -> list[NDArray[np.float64]]:
-        units = self._units()
-        return [(check_target(y, n_rows, name=name) - units.centre) / units.scale]
+        units, y = self._units(), check_target(y, n_rows, name=name)
+        if self.loss == "poisson" and n_rows and y.min() < 0:
+            raise ValueError(f"loss='poisson' needs counts, not negative; {name} has {y.min():.3g}")
+        return [(y - units.centre) / units.scale]
 
     def _start_of(self, target: NDArray[np.float64], weight: NDArray[Any] | None) -> float:
         return float(np.log(np.average(target, weights=weight))) if self.loss == "poisson" else 0.0
@@ -332,6 +338,16 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
             return weight
         of_class = compute_sample_weight(self.class_weight, y)
         return check_sample_weight(of_class if weight is None else of_class * weight, len(y))
+
+    def _weights_of(self, values: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.float64] | None:
+        if self.class_weight is None:
+            return None
+        if self.class_weight == "balanced":
+            weights = counts.sum() / (len(values) * counts)
+        else:
+            weights = np.array([self.class_weight.get(value, 1.0) for value in values.tolist()], np.float64)
+        check_sample_weight(weights, len(values))
+        return np.asarray(weights * (counts.sum() / np.dot(weights, counts)))
 
     def _targets(self, y: Any, n_rows: int, name: str = "y") -> list[NDArray[np.float64]]:
         labels = np.asarray(y)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -20,7 +20,7 @@ from .._kernels import csr
 from ..encoders.tables import is_frame
 from ..model import FMParams
 from ..solvers import DivergenceError, Problem, make_solver
-from ..solvers.engine import Training, far_above, scale_of, square_norm
+from ..solvers.engine import Training, far_above, norms, scale_of
 from ..solvers.problem import mean_loss
 from ..validation import Rows, check_csr, check_sample_weight
 
@@ -47,8 +47,11 @@ def partial_fit(model: Any, X: Any, y: Any, sample_weight: Any = None, classes: 
     if getattr(model, "_session", None) is None:
         _open_session(model, X, y, sample_weight, classes)
     else:
+        if classes is not None and not np.array_equal(np.unique(classes), model.classes_):
+            raise ValueError(f"classes are those of the first call, {model.classes_.tolist()[:20]}; leave them out")
         rows, y, weight = _more(model, X, y, sample_weight)
         _step(model, rows, model._targets(y, rows.n_rows), model._weights(y, weight))
+        model._learn_more(y)
 
 
 def fit_stream(model: Any, frames: Any, target: str | None, epochs: int) -> None:
@@ -75,10 +78,6 @@ def fit_stream(model: Any, frames: Any, target: str | None, epochs: int) -> None
                 partial_fit(model, X, y)
             if model._session is None:
                 raise ValueError("frames holds no rows: there is nothing to fit")
-    except KeyboardInterrupt:
-        if getattr(model, "_session", None) is None:
-            model.__dict__ = before
-        raise
     except BaseException:
         model.__dict__ = before
         raise
@@ -105,8 +104,11 @@ def _open_session(model: Any, X: Any, y: Any, sample_weight: Any, classes: Any) 
             model._session.trainings.append(Training(make_solver(model.solver).method(problem), problem))
         model._store([training.table.copy() for training in model._session.trainings])
         _step(model, rows, targets, weight, shown=True)
+        model._learn_more(y)
     except BaseException:
         model.__dict__ = before
+        if hasattr(model, "params_") and isinstance(model.encoder_, encoders.FrameEncoder):
+            _grow(model)  # the encoder keeps what it has learned
         raise
 
 
@@ -116,12 +118,14 @@ def _more(model: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Rows, Any, ND
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
     if n_rows == 0:
         raise ValueError("X has 0 rows: there is nothing to fit")
-    if len(y) != n_rows:
-        raise ValueError(f"X has {n_rows} rows, but y has {len(y)} values: give one target a row")
-    y, weight = np.asarray(y), check_sample_weight(sample_weight, n_rows)
+    y = np.asarray(y)
+    if y.shape != (n_rows,):
+        raise ValueError(f"X has {n_rows} rows, but y has shape {y.shape}: give one target a row")
+    weight = check_sample_weight(sample_weight, n_rows)
     model._targets(y, n_rows)  # refuses a wrong y before the encoder learns it
     if model.encoder_ is None:
-        return model._encode(X), y, weight
+        first = model.params_[0] if isinstance(model.params_, tuple) else model.params_
+        return check_csr(model._encode(X), dtype=first.dtype), y, weight
     if not isinstance(model.encoder_, encoders.FrameEncoder):
         return check_csr(model.encoder_.transform(X)), y, weight
     statistics = [name for name, c in model.encoder_.columns_.items() if isinstance(c.encoder, encoders.TargetStats)]
@@ -167,22 +171,28 @@ def _step(
     """
     session = model._session
     assert session is not None
-    touched = _touched(rows)
-    pairs = list(zip(session.trainings, targets, strict=True))
+    touched, alone = _touched(rows, model), epoch is None
+    counts = [training.counts[touched] for training in session.trainings]
+    problems = [
+        model._problem(rows, target, weight, None, session.seed, i, w0=training.table.w0)
+        for i, (training, target) in enumerate(zip(session.trainings, targets, strict=True))
+    ]
+    if alone and not shown:
+        for training, problem in zip(session.trainings, problems, strict=True):
+            training.show(problem)
     undo = [(t.table.array[touched], t.table.bias.copy(), t.rate, t.bias_rate) for t in session.trainings]
     losses = []
     try:
-        for i, (training, target) in enumerate(pairs):
-            problem = model._problem(rows, target, weight, None, session.seed, i, w0=training.table.w0)
-            if not shown and epoch is None:
-                training.show(problem)
-            losses.append(_pass(training, problem, epoch or session.pieces + 1, first, touched, undo[i][:2]))
+        for training, problem, (array, bias, *_) in zip(session.trainings, problems, undo, strict=True):
+            losses.append(_pass(training, problem, epoch or session.pieces + 1, first, touched, (array, bias)))
     except BaseException:
-        for (training, _), (array, bias, *rates) in zip(pairs, undo, strict=True):
+        for training, count, (array, bias, *rates) in zip(session.trainings, counts, undo, strict=True):
             training.table.array[touched], training.table.bias[...] = array, bias
             training.rate, training.bias_rate = rates
+            if alone and not shown:
+                training.counts[touched] = count
         raise
-    if epoch is None:
+    if alone:
         session.pieces += 1
         scale = model._units().loss
         for label, loss in zip(model._labels, losses, strict=True):
@@ -224,6 +234,12 @@ def _fit_again(model: Any, pairs: Callable[[], Iterator[tuple[Any, Any]]], epoch
         model.encoder_ = clone(model.encoder)
         if not isinstance(model.encoder_, encoders.FrameEncoder):
             raise TypeError(f"fit_stream needs a FrameEncoder, not a {type(model.encoder_).__name__}")
+        told = [n for n, e in (model.encoder_.columns or {}).items() if isinstance(e, encoders.TargetStats)]
+        if told:
+            raise ValueError(
+                f"fields {told} are statistics of labels, which must leave a row's own out: a stream that is read "
+                "again cannot; give a generator, where they describe the pieces before, or fit"
+            )
         model.encoder_.fit_stream((_with_target(X, seen.add(y)) for X, y in pairs()), target=_TARGET)
         model.n_features_in_ = model.encoder_.n_features_in_
         if hasattr(model.encoder_, "feature_names_in_"):
@@ -231,16 +247,15 @@ def _fit_again(model: Any, pairs: Callable[[], Iterator[tuple[Any, Any]]], epoch
     if seen.n_rows == 0:
         raise ValueError("frames holds no rows: there is nothing to fit")
     model.history_ = []
-    _open_stream(model, pairs, seen)
+    weights = _open_stream(model, pairs, seen)
     session = model._session
     assert session is not None
     for epoch in range(1, epochs + 1):
         began, totals, first = perf_counter(), np.zeros(len(session.trainings)), 0
         for X, y in pairs():
-            rows = model._encode(X)
-            losses = _step(
-                model, rows, model._targets(y, rows.n_rows), model._weights(y, None), epoch=epoch, first=first
-            )
+            rows = check_csr(model._encode(X), dtype=session.trainings[0].table.dtype)
+            weight = None if weights is None else weights[np.searchsorted(seen.values, y)]
+            losses = _step(model, rows, model._targets(y, rows.n_rows), weight, epoch=epoch, first=first)
             totals += np.array(losses) * rows.n_rows
             first += rows.n_rows
         for label, loss in zip(model._labels, totals / first * model._units().loss, strict=True):
@@ -250,26 +265,30 @@ def _fit_again(model: Any, pairs: Callable[[], Iterator[tuple[Any, Any]]], epoch
     model._session = None
 
 
-def _open_stream(model: Any, pairs: Callable[[], Iterator[tuple[Any, Any]]], seen: _Seen) -> None:
-    """Tables for all features, with the strengths of L2 that their frequencies in the whole stream give."""
+def _open_stream(model: Any, pairs: Callable[[], Iterator[tuple[Any, Any]]], seen: _Seen) -> NDArray[np.float64] | None:
+    """Tables for all features, with the strengths of L2 that their frequencies in the whole stream give. Returns the
+    weight of the rows of each value of the target."""
     counts, scales, empty = None, 0.0, None
-    for X, _ in pairs():
+    weights: NDArray[np.float64] | None = model._weights_of(seen.values, seen.counts)
+    for X, y in pairs():
         rows = model._encode(X)
         if counts is None or empty is None:
             counts = np.zeros(rows.n_features, np.float32)
             empty = rows._replace(indptr=rows.indptr[:1], indices=rows.indices[:0], data=None)
             model._learn_target(seen.values, seen.counts, rows.dtype)
-        csr.count(counts, rows.indptr, rows.indices, np.ones(rows.n_rows, rows.dtype))
-        scales += square_norm(rows)
+        weight = None if weights is None else weights[np.searchsorted(seen.values, y)].astype(rows.dtype)
+        csr.count(counts, rows.indptr, rows.indices, weight)
+        scales += norms(rows, weight)[1]
     assert counts is not None
     assert empty is not None
-    weights = model._weights(seen.values, seen.counts)
+    times = seen.counts if weights is None else seen.counts * weights
     model._session = Session([], model._seed())
     for i, target in enumerate(model._targets(seen.values, len(seen.values))):
-        w0 = model._start_of(target, weights)
+        w0 = model._start_of(target, times)
         problem = model._problem(empty, target[:0], None, None, model._session.seed, i, w0=w0)
-        method = make_solver(model.solver).method(problem)
+        method = replace(make_solver(model.solver).method(problem), shuffle=False)  # a piece is no unit of its own
         model._session.trainings.append(Training(method, problem, counts=counts, scale=scale_of(scales, seen.n_rows)))
+    return weights
 
 
 @dataclass
@@ -295,12 +314,15 @@ class _Seen:
         return y
 
 
-def _touched(rows: Rows) -> NDArray[Any]:
-    """The features that occur in the rows, ascending."""
+def _touched(rows: Rows, model: Any) -> NDArray[Any]:
+    """The features that a pass over the rows may change, ascending: with dropout also those of unknown levels."""
+    hidden: Any = []
+    if getattr(make_solver(model.solver), "dropout", 0) > 0 and hasattr(model.encoder_, "buckets_"):
+        hidden = model.encoder_.buckets_[model.encoder_.buckets_ >= 0]
     if rows.nnz < rows.n_features // 64:
-        return np.unique(rows.indices)
+        return np.union1d(rows.indices, np.asarray(hidden, rows.indices.dtype))
     occurs = np.zeros(rows.n_features, dtype=bool)
-    occurs[rows.indices] = True
+    occurs[rows.indices] = occurs[hidden] = True
     return np.flatnonzero(occurs)
 
 
@@ -325,7 +347,7 @@ def _pass(
                     "training ran away on these rows and was taken back: from here on "
                     f"learning_rate={training.rate:.3g}",
                     ConvergenceWarning,
-                    stacklevel=5,
+                    stacklevel=6,
                 )
             return loss
         training.table.array[touched], training.table.bias[...] = before

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 
 from ..model import FMParams
 from ..validation import Rows, check_positive
+from .engine import Interrupted
 from .first_order import AdaGrad
 from .problem import Problem
 
@@ -99,7 +100,10 @@ class Auto(BaseEstimator):  # type: ignore[misc]
             judge=None,
             report=report,
         )
-        AdaGrad(max_iter=self.max_iter, patience=self.patience, rowwise=rowwise).solve(trial)
+        try:
+            AdaGrad(max_iter=self.max_iter, patience=self.patience, rowwise=rowwise).solve(trial)
+        except Interrupted:
+            raise KeyboardInterrupt from None  # what a trial has learned is no fit
         best = int(np.argmin(seen))
         return seen[best], best + 1
 

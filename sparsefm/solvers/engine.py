@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -12,21 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from .. import persistence
 from .._kernels import adaptive, csr, dispatch
 from ..model import FMParams
 from ..model import score as model_score
 from ..validation import Rows
+from . import checkpoint
 from .batches import Batches
 from .problem import LOSSES, DivergenceError, Problem, mean_loss
 from .table import Slot, Table
 
-__all__ = ["Interrupted", "Method", "Training", "far_above", "order_seed", "scale_of", "solve", "square_norm"]
+__all__ = ["Interrupted", "Method", "Training", "far_above", "norms", "order_seed", "scale_of", "solve"]
 
-_FORMAT = 1  # of checkpoints
 _SLICE = 1 << 27  # multiply-adds between looks at the clock and at Ctrl-C: about a tenth of a second
 _CHUNK = 1 << 20  # features prepared at a time
 _HALVINGS = 12  # of the step, before a training that runs away is given up
+_LONGEST = 2.0  # that the first step of a batch may move the weights' part of a score, in the units of training
 _RUNAWAY = 20.0  # times the loss of the start
 _WORN = 8  # a snapshot is worth its while when the passes since the last have moved so many times its memory
 
@@ -66,11 +66,12 @@ def far_above(loss: float) -> float:
     return loss + _RUNAWAY * (abs(loss) + 0.05)
 
 
-def square_norm(rows: Rows, weight: NDArray[Any] | None = None) -> float:
-    """Σ over the rows of weight · sum of the squares of the values."""
+def norms(rows: Rows, weight: NDArray[Any] | None = None) -> NDArray[np.float64]:
+    """Σ over the rows of weight · (sum of the absolute values, sum of the squares)."""
     if rows.data is not None:
-        return csr.square_norm(rows.indptr, rows.data, weight)
-    return float(rows.nnz if weight is None else np.dot(weight.astype(np.float64), np.diff(rows.indptr)))
+        return np.array(csr.norms(rows.indptr, rows.data, weight))
+    ones = float(rows.nnz if weight is None else np.dot(weight.astype(np.float64), np.diff(rows.indptr)))
+    return np.array([ones, ones])
 
 
 def scale_of(squares: float, n_rows: int) -> float:
@@ -97,12 +98,17 @@ class Training:
         """scale, counts: of all the rows that will come, where these are not `problem.rows`."""
         self.method = method
         rows = problem.rows
+        absolute = 0.0
         if scale is None:
-            scale = scale_of(square_norm(rows, problem.weight), rows.n_rows)
+            absolute, squares = norms(rows, problem.weight) / rows.n_rows
+            scale = scale_of(squares, 1)
         self.scale = scale
-        default = method.default_rate
-        self.rate = method.learning_rate if method.learning_rate is not None else default / self.scale**0.5
-        self.bias_rate = self.rate if method.learning_rate is not None else default
+        if method.learning_rate is not None:
+            self.rate = self.bias_rate = method.learning_rate
+        else:
+            self.rate, self.bias_rate = method.default_rate / scale**0.5, method.default_rate
+            if method.batch_size > 1:  # whose first adaptive steps have that length whatever the gradient
+                self.rate = min(self.rate, _LONGEST / max(absolute, 1e-30))
         largest = float(np.finfo(rows.dtype).max) / 16  # a double beyond would be infinite in float32
         self.epsilon = min(method.epsilon * self.scale, largest)
         self.table = Table(method.layout, rows.n_features, problem.n_factors, rows.dtype, self.epsilon)
@@ -228,6 +234,7 @@ class _Progress:
     best: float = np.inf  # what early stopping has seen, less tol
     best_epoch: int = 0
     kept: float = np.inf  # what the slot's parameters were judged to be
+    fell_back_to: int = -1  # the epoch that the last recovery went back to
     halvings: int = 0
     averaged: int = 0  # epochs in the mean
     kept_averaged: int = 0  # in that of the slot
@@ -246,6 +253,8 @@ def solve(method: Method, problem: Problem) -> FMParams:
 class _Run:
     def __init__(self, method: Method, problem: Problem) -> None:
         self.method, self.problem = method, problem
+        if method.checkpoint is not None and not Path(method.checkpoint).absolute().parent.is_dir():
+            raise FileNotFoundError(f"checkpoint: there is no folder {Path(method.checkpoint).absolute().parent}")
         self.slot, self.at = Slot(), _Progress()
         self.mean: FMParams | None = None  # of the epochs from method.average on
         self.kept_mean: FMParams | None = None  # what it was when the slot was filled
@@ -269,7 +278,7 @@ class _Run:
         method, problem, at = self.method, self.problem, self.at
         interrupted: KeyboardInterrupt | None = None
         if problem.resume is not None:
-            self._resume(*problem.resume)
+            checkpoint.restore(self, *problem.resume)
         try:
             while at.epoch < method.max_iter and not at.done:
                 self._epoch()
@@ -316,7 +325,6 @@ class _Run:
             or (epoch % method.checkpoint_epochs == 0 and monotonic() - self.saved_at >= 60 * method.checkpoint_minutes)
         ):
             self._save()
-            self.saved_at = monotonic()
 
     def _keep(self) -> None:
         """Fills the slot with the present state."""
@@ -350,23 +358,26 @@ class _Run:
                 f"training diverged in epoch {epoch}: the loss is {loss:.3g}, although the step was halved "
                 f"{_HALVINGS} times. {self._advice()}"
             )
+        if self.slot.filled and at.fell_back_to == at.kept_epoch:  # what is kept has begun to run away itself
+            self.slot.bias = None
+            at.kept = at.best = np.inf
+        training.halve()
         if self.slot.filled:
             self.slot.restore(training.table)
-            training.halve()
-            at.epoch, at.averaged = at.kept_epoch, at.kept_averaged
+            at.epoch = at.fell_back_to = at.kept_epoch
+            at.averaged = at.kept_averaged
             self.mean = None if self.kept_mean is None else _copied(self.kept_mean)
-            del self.records[at.epoch :]
-            return
-        training.halve()
-        training.begin(self.problem)
-        at.epoch = at.averaged = 0
-        self.mean = None
-        self.records.clear()
+        else:
+            training.begin(self.problem)
+            at.epoch = at.best_epoch = at.kept_epoch = at.averaged = at.kept_averaged = 0
+            at.fell_back_to = -1
+            self.mean = self.kept_mean = None
+        del self.records[at.epoch :]
 
     def _result(self) -> FMParams:
         """The parameters that training has come to, the best ones if it watched for them."""
         at, table, problem = self.at, self.training.table, self.problem
-        if at.epoch == 0:
+        if not self.records:
             raise KeyboardInterrupt  # before the first pass was complete
         best = problem.early_stopping and self.slot.filled
         mean = self.kept_mean if best else self.mean
@@ -391,74 +402,16 @@ class _Run:
             )
         return params
 
-    # ---- checkpoints ----
-
     def _save(self) -> None:
-        """The whole state in one file: what stands there afterwards is this one or, if the process dies, the last."""
-        table = self.training.table
-        arrays = {"table": table.array, "bias": table.bias}
-        if self.problem.early_stopping:
-            if self.slot.filled:
-                arrays |= dict(zip(("slot", "slot_bias"), self.slot.arrays(table), strict=True))
-        else:  # from here on both go back to this epoch
-            self._keep()
-        for name, mean in (("mean", self.mean), ("kept_mean", self.kept_mean)):
-            if mean is not None:
-                arrays |= {f"{name}.w0": np.array([mean.w0]), f"{name}.w": mean.w, f"{name}.V": mean.V}
-        at = {key: value if np.isfinite(value) else None for key, value in vars(self.at).items()}
-        meta = {
-            "checkpoint": _FORMAT,
-            "fingerprint": self._fingerprint(),
-            "at": at,
-            "rates": [self.training.rate, self.training.bias_rate],
-            "records": self.records,
-        }
-        persistence.write(self.method.checkpoint, meta, arrays)
-
-    def _resume(self, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-        table, at = self.training.table, self.at
-        if meta["fingerprint"] != self._fingerprint():
-            raise ValueError(
-                "resume: the checkpoint is of another training; give fit the same X, y, weights, eval_set, parameters "
-                "and random_state (max_iter and n_threads may differ)"
-            )
-        for key, value in meta["at"].items():
-            setattr(at, key, np.inf if value is None else value)
-        self.training.rate, self.training.bias_rate = meta["rates"]
-        table.array[...], table.bias[...] = arrays["table"], arrays["bias"]
-        self.records = list(meta["records"])
-        if "slot" in arrays:
-            self.slot.fill(arrays["slot"], arrays["slot_bias"])
-        elif not self.problem.early_stopping:
-            self.slot.save(table)
-        self.mean, self.kept_mean = (
-            FMParams(float(arrays[f"{name}.w0"][0]), arrays[f"{name}.w"], arrays[f"{name}.V"])
-            if f"{name}.w0" in arrays
-            else None
-            for name in ("mean", "kept_mean")
-        )
-
-    def _fingerprint(self) -> str:
-        """Of everything that the result depends on, but for the number of epochs."""
-        problem, method = self.problem, self.method
-        free = ("max_iter", "checkpoint", "checkpoint_epochs", "checkpoint_minutes")
-        said = {key: value for key, value in vars(method).items() if key not in free}
-        plain = ("loss", "w0", "n_factors", "l2_linear", "init_std", "seed", "early_stopping", "shape", "l2_prior")
-        said |= {key: getattr(problem, key) for key in plain}
-        digest = hashlib.blake2b(repr((_FORMAT, dispatch.ISA, sorted(said.items()))).encode(), digest_size=16)
-        watched = problem.evaluation or ()
-        start = () if problem.start is None else (np.array(problem.start.w0), problem.start.w, problem.start.V)
-        for part in (problem.rows, problem.y, problem.weight, problem.l2_factors, problem.bucket, *watched, *start):
-            for array in (part.indptr, part.indices, part.data) if isinstance(part, Rows) else (part,):
-                digest.update(repr((getattr(array, "shape", array), getattr(array, "dtype", None))).encode())
-                if isinstance(array, np.ndarray):
-                    digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        if not self.problem.early_stopping:
+            self._keep()  # from here on this training and one that resumes it go back to the same state
+        checkpoint.save(self, self.method.checkpoint)
+        self.saved_at = monotonic()
 
     # ---- words ----
 
     def _warn(self, what: str) -> None:
-        warnings.warn(f"{what}. {self._advice()}", ConvergenceWarning, stacklevel=7)
+        warnings.warn(f"{what}. {self._advice()}", ConvergenceWarning, stacklevel=8)
 
     def _advice(self) -> str:
         rows = self.problem.rows

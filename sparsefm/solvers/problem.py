@@ -51,9 +51,11 @@ class Problem:
     l2_prior: float = 0.0
     # of the watched scores, (value, whether more is better), which early stopping then goes by; None: their loss
     judge: Callable[[NDArray[Any]], tuple[float, bool]] | None = None
+    judged_by: str = "loss"  # its name
     start: FMParams | None = None  # parameters to go on from
     bucket: NDArray[np.int32] | None = None  # (n_features,) column of unknown levels of each column's field, −1: none
     resume: Any = None  # (meta, arrays) of a checkpoint to go on from
+    recall: Callable[[list[dict[str, Any]]], None] | None = None  # called with the records of the epochs before it
     progress: Callable[[int, float], None] | None = None  # called within long epochs with the epoch and the share done
     name_of: Callable[[int], str] = field(default=lambda j: f"column {j}")  # what errors call a feature
 
