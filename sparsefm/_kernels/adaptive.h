@@ -115,7 +115,8 @@ INLINE void FN(epoch_rows)(const int nvec, const int known, const int optimiser,
     const IDX *indptr = (const IDX *)a->indptr, *indices = (const IDX *)a->indices;
     const IDX *order = (const IDX *)a->order;
     const REAL *data = (const REAL *)a->data, *y = (const REAL *)a->y, *weight = (const REAL *)a->weight;
-    REAL *table = (REAL *)a->table, *sums = (REAL *)a->sums, *bias = (REAL *)a->bias;
+    REAL *table = (REAL *)a->table, *sums = (REAL *)a->sums;
+    REAL bias[STATE_AT + 4]; /* in registers: from sample to sample everything waits for it */
     const ptrdiff_t stride = a->stride, kp = a->kp, row_length = a->row_length, n_samples = a->n_samples;
     const ptrdiff_t row_bytes = (tail_at(optimiser, kp) + STATE_AT + 4) * (ptrdiff_t)sizeof(REAL);
     const int prefetch = (double)a->n_features * stride * sizeof(REAL) > PREFETCH_BYTES;
@@ -126,6 +127,7 @@ INLINE void FN(epoch_rows)(const int nvec, const int known, const int optimiser,
     c0.epsilon = (REAL)a->bias_epsilon;
     c0.l1 = 0;
     double total = a->total;
+    memcpy(bias, a->bias, sizeof bias);
     /* Samples between prefetch and use: about 48 non-zeros. The sample's own entries are fetched as much
      * earlier, and the pointer to them as much earlier again. */
     const ptrdiff_t mean = (indptr[a->n_rows] - indptr[0]) / (a->n_rows > 0 ? a->n_rows : 1) + 1;
@@ -160,7 +162,7 @@ INLINE void FN(epoch_rows)(const int nvec, const int known, const int optimiser,
         const REAL *x = unit ? NULL : data + p;
         const REAL s = weight ? weight[r] : (REAL)1;
         if (s == 0) continue; /* as if the row were absent */
-        c.key = mixed32(a->key + mixed32(a->first + (uint32_t)r));
+        if (optimiser == COMPACT || !unit) c.key = mixed32(a->key + mixed32(a->first + (uint32_t)r));
         if (!unit && a->dropout > 0) {
             n = FN(hide)(idx, data ? x : NULL, n, a->bucket, a->dropout, c.key, (IDX *)a->kept_indices, (REAL *)a->kept_data);
             idx = (const IDX *)a->kept_indices;
@@ -179,10 +181,11 @@ INLINE void FN(epoch_rows)(const int nvec, const int known, const int optimiser,
         vec S[TILE];
         for (int f = 0; f < (known ? nvec : 0); f++) S[f] = FN(load)(sums + f * W);
         for (ptrdiff_t q = 0; q < n; q++) {
-            c.key += 0x9e3779b9U;
+            if (optimiser == COMPACT) c.key += 0x9e3779b9U;
             FN(update_row)(nvec, known, optimiser, unit, table + (ptrdiff_t)idx[q] * stride, kp, unit ? (REAL)1 : x[q], d, s, S, sums, &c);
         }
     }
+    memcpy(a->bias, bias, sizeof bias);
     a->total = total;
 }
 
