@@ -23,7 +23,19 @@ from sparsefm import FMClassifier, FMRegressor, FrameEncoder, MultiHot, OneHot, 
 from sparsefm._kernels import adaptive, dispatch
 from sparsefm.datasets import make_ratings
 from sparsefm.model import FMParams, init, score
-from sparsefm.solvers import FTRL, LOSSES, SGD, SOLVERS, AdaGrad, Adam, Auto, DivergenceError, Problem, make_solver
+from sparsefm.solvers import (
+    FTRL,
+    LOSSES,
+    SGD,
+    SOLVERS,
+    AdaGrad,
+    Adam,
+    Auto,
+    DivergenceError,
+    Problem,
+    make_solver,
+    table,
+)
 from sparsefm.solvers.batches import Batches
 from sparsefm.solvers.engine import Training, order_seed
 from sparsefm.solvers.problem import losses as losses_of
@@ -1576,3 +1588,35 @@ def test_planted_classes_are_found() -> None:
     solver = AdaGrad(max_iter=60, learning_rate=0.3)
     assert FMClassifier(2, solver=solver, random_state=0).fit(X[:400], y[:400]).score(X[400:], y[400:]) == 1
     assert FMClassifier(0, solver=solver, random_state=0).fit(X[:400], y[:400]).score(X[400:], y[400:]) < 0.7
+
+
+# ---------------------------------------------------------------------------------------- large tables
+
+
+@pytest.mark.parametrize("solver", [SGD(), AdaGrad(), AdaGrad(rowwise=True), AdaGrad(rowwise=True, storage="bf16")])
+@pytest.mark.parametrize("k", [1, 8, 13, 16, 64])
+def test_parameters_that_take_over_the_memory_of_the_table_are_those_of_a_copy(
+    monkeypatch: pytest.MonkeyPatch, solver: Any, k: int
+) -> None:
+    monkeypatch.setattr(table, "_CHUNK", 5)
+    problem = problem_of(k=k, m=23, dtype=np.float32)
+    training = Training(solver.method(problem), problem)
+    training.run(problem, None, 1)
+    expected = training.table.copy()
+    monkeypatch.setattr(table, "_LARGE", 0)
+    got = training.table.unpack()
+    same_bits(got, expected)
+    assert got.V.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    "solver", [AdaGrad(max_iter=12, patience=2), AdaGrad(max_iter=12, rowwise=True, storage="bf16")]
+)
+def test_a_slot_in_a_file_keeps_what_one_in_memory_keeps(monkeypatch: pytest.MonkeyPatch, solver: Any) -> None:
+    X, y = toy()
+    fits = []
+    for limit in (1 << 30, 0):
+        monkeypatch.setattr(table, "_IN_MEMORY", limit)
+        model = FMRegressor(4, solver=solver, early_stopping=True, l2_factors=0, l2_linear=0, random_state=0)
+        fits.append(model.fit(X, y))
+    same(*fits)

@@ -253,6 +253,7 @@ def solve(method: Method, problem: Problem) -> FMParams:
 class _Run:
     def __init__(self, method: Method, problem: Problem) -> None:
         self.method, self.problem = method, problem
+        self.began: float | None = perf_counter()  # the first epoch's seconds hold what comes before it
         if method.checkpoint is not None and not Path(method.checkpoint).absolute().parent.is_dir():
             raise FileNotFoundError(f"checkpoint: there is no folder {Path(method.checkpoint).absolute().parent}")
         self.slot, self.at = Slot(), _Progress()
@@ -275,6 +276,12 @@ class _Run:
         self.saved_at = monotonic()
 
     def solve(self) -> FMParams:
+        try:
+            return self._solve()
+        finally:
+            self.slot.close()
+
+    def _solve(self) -> FMParams:
         method, problem, at = self.method, self.problem, self.at
         interrupted: KeyboardInterrupt | None = None
         if problem.resume is not None:
@@ -291,7 +298,7 @@ class _Run:
 
     def _epoch(self) -> None:
         method, problem, at, table = self.method, self.problem, self.at, self.training.table
-        began, epoch = perf_counter(), at.epoch + 1
+        began, self.began, epoch = self.began or perf_counter(), None, at.epoch + 1
         total, bad = self.training.run(problem, self.batches, epoch)
         loss = total / problem.rows.n_rows
         if bad >= 0 or not np.isfinite(loss) or loss > far_above(self.start_loss):

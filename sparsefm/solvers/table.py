@@ -209,6 +209,12 @@ class Slot:
             return np.fromfile(self._file, table.dtype).reshape(table.array.shape), self.bias
         return self._array, self.bias
 
+    def close(self) -> None:
+        """Gives up its memory or its file."""
+        if self._file is not None:
+            self._file.close()
+        self._array = self._file = self.bias = None
+
     def restore(self, table: Table) -> None:
         assert self.bias is not None
         if self._array is not None:
