@@ -418,7 +418,7 @@ class _Run:
     # ---- words ----
 
     def _warn(self, what: str) -> None:
-        warnings.warn(f"{what}. {self._advice()}", ConvergenceWarning, stacklevel=8)
+        warnings.warn(f"{what}. {self._advice()}", ConvergenceWarning, stacklevel=9)
 
     def _advice(self) -> str:
         rows = self.problem.rows
