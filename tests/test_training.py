@@ -645,7 +645,10 @@ def test_an_interruption_among_several_classes_changes_nothing() -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent with os.kill")
 @pytest.mark.parametrize("batch_size", [1, 64])
-def test_a_real_signal_ends_a_long_fit(batch_size: int) -> None:
+def test_a_real_signal_ends_a_long_fit(batch_size: int, request: pytest.FixtureRequest) -> None:
+    # what a shell starts in the background is told to ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     X, y = ratings(3000)
     begun = threading.Event()
 
@@ -655,7 +658,7 @@ def test_a_real_signal_ends_a_long_fit(batch_size: int) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=press)
-    solver = AdaGrad(max_iter=1_000_000, batch_size=batch_size)
+    solver = AdaGrad(max_iter=20_000, batch_size=batch_size)
     model = FMRegressor(4, solver=solver, callbacks=[lambda *_: begun.set()], n_threads=2, random_state=0)
     thread.start()
     with pytest.raises(KeyboardInterrupt):

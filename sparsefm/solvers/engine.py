@@ -35,7 +35,6 @@ _WORN = 8  # a snapshot is worth its while when the passes since the last have m
 class Method:
     """What a solver object says to the engine."""
 
-    name: str  # of the solver, for errors
     layout: str  # of the table
     learning_rate: float | None  # None: by `default_rate`
     default_rate: float  # for rows of mean square norm 2

@@ -68,7 +68,6 @@ class _FirstOrder(BaseEstimator):  # type: ignore[misc]
     def _method(self, problem: Problem, **more: Any) -> Method:
         self._check()
         return Method(
-            name=type(self).__name__,
             layout=self._layout(),
             learning_rate=self.learning_rate,
             default_rate=self._default_rate,
