@@ -264,7 +264,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         starts = self._warm(before, rows)
         targets, watched = self._targets(y, rows.n_rows), None
         if eval_set is not None:
-            X_watched = self._encode(eval_set[0])
+            X_watched = check_csr(self._encode(eval_set[0]), dtype=rows.dtype)
             given = check_sample_weight(eval_set[2] if len(eval_set) == 3 else None, X_watched.n_rows)
             watched = X_watched, self._targets(eval_set[1], X_watched.n_rows, "the y of eval_set"), given
         solver = make_solver(self.solver)

@@ -101,7 +101,8 @@ def _open_session(model: Any, X: Any, y: Any, sample_weight: Any, classes: Any) 
         model._session = Session([], seed)
         for i, (target, start) in enumerate(zip(targets, starts, strict=True)):
             problem = model._problem(rows, target, weight, None, seed, i, start)
-            model._session.trainings.append(Training(make_solver(model.solver).method(problem), problem))
+            method = replace(make_solver(model.solver).method(problem), batch_size=1)
+            model._session.trainings.append(Training(method, problem))
         model._store([training.table.copy() for training in model._session.trainings])
         _step(model, rows, targets, weight, shown=True)
         model._learn_more(y)
@@ -181,6 +182,7 @@ def _step(
         for training, problem in zip(session.trainings, problems, strict=True):
             training.show(problem)
     undo = [(t.table.array[touched], t.table.bias.copy(), t.rate, t.bias_rate) for t in session.trainings]
+    by_rate = [training.table.by_rate.copy() for training in session.trainings]
     losses = []
     try:
         for training, problem, (array, bias, *_) in zip(session.trainings, problems, undo, strict=True):
@@ -191,6 +193,8 @@ def _step(
             training.rate, training.bias_rate = rates
             if alone and not shown:
                 training.counts[touched] = count
+        for training, state in zip(session.trainings, by_rate, strict=True):
+            training.table.by_rate[...] = state
         raise
     if alone:
         session.pieces += 1
@@ -217,6 +221,7 @@ def _refresh(model: Any, features: NDArray[Any]) -> None:
 def _fit_again(model: Any, pairs: Callable[[], Iterator[tuple[Any, Any]]], epochs: int) -> None:
     """A pass for the encoder and the target, one for the features' frequencies, and one an epoch."""
     seen = _Seen()
+    model.__dict__.pop("feature_names_in_", None)
     if model.encoder is None:
         model.encoder_ = None
         for X, y in pairs():
@@ -258,6 +263,8 @@ def _fit_again(model: Any, pairs: Callable[[], Iterator[tuple[Any, Any]]], epoch
             losses = _step(model, rows, model._targets(y, rows.n_rows), weight, epoch=epoch, first=first)
             totals += np.array(losses) * rows.n_rows
             first += rows.n_rows
+        if first != seen.n_rows:
+            raise ValueError(f"the stream had {seen.n_rows} rows when it was first read and {first} in epoch {epoch}")
         for label, loss in zip(model._labels, totals / first * model._units().loss, strict=True):
             seconds = perf_counter() - began
             model.history_.append(label | {"epoch": epoch, "loss": float(loss), "seconds": seconds})
@@ -286,7 +293,9 @@ def _open_stream(model: Any, pairs: Callable[[], Iterator[tuple[Any, Any]]], see
     for i, target in enumerate(model._targets(seen.values, len(seen.values))):
         w0 = model._start_of(target, times)
         problem = model._problem(empty, target[:0], None, None, model._session.seed, i, w0=w0)
-        method = replace(make_solver(model.solver).method(problem), shuffle=False)  # a piece is no unit of its own
+        method = replace(
+            make_solver(model.solver).method(problem), shuffle=False, batch_size=1
+        )  # a piece is no unit of its own
         model._session.trainings.append(Training(method, problem, counts=counts, scale=scale_of(scales, seen.n_rows)))
     return weights
 
@@ -352,6 +361,7 @@ def _pass(
             return loss
         training.table.array[touched], training.table.bias[...] = before
         training.halve()
+        before = training.table.array[touched], training.table.bias.copy()
     raise DivergenceError(
         f"training diverged on these rows although the step was halved {_HALVINGS} times: scale numeric columns, lower "
         "the learning rate or raise l2_factors. The model is as it was before them"
@@ -387,12 +397,19 @@ def _pairs_of(frames: Iterable[Any], target: str | None) -> Iterator[tuple[Any, 
                 raise ValueError(f"a piece has no column {target!r}, only {names[:20]}")
             y = X[target].to_numpy()
             X = X.drop(columns=target) if isinstance(X, pd.DataFrame) else X.drop_columns([target])
-        if (X.shape[0] if hasattr(X, "shape") else len(X)) > 0:
+        n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
+        if np.shape(y) != (n_rows,):
+            raise ValueError(f"a piece has {n_rows} rows, but its y has shape {np.shape(y)}: give one target a row")
+        if n_rows > 0:
             yield X, y
 
 
 def _with_target(X: Any, y: Any) -> Any:
     """A frame with the target beside its columns, as the encoder reads a stream."""
+    if not is_frame(X):
+        raise TypeError(
+            f"an encoder takes a stream of frames; a piece is a {type(X).__name__}, which needs encoder=None"
+        )
     return X.assign(**{_TARGET: y}) if isinstance(X, pd.DataFrame) else _arrow(X).append_column(_TARGET, [y])
 
 

@@ -148,7 +148,8 @@ class Training:
         counts: Any = self.counts
         if self.method.dropout > 0 and problem.bucket is not None:  # which are visited in the place of what is hidden
             counts = counts.astype(np.float64)
-            hides = features[problem.bucket[features] >= 0]
+            seen = np.flatnonzero(self.counts)
+            hides = seen[problem.bucket[seen] >= 0]
             np.add.at(counts, problem.bucket[hides], self.method.dropout * self.counts[hides])
             features = np.flatnonzero(counts)
         for start in range(0, len(features), _CHUNK):
@@ -367,13 +368,14 @@ class _Run:
         if self.slot.filled and at.fell_back_to == at.kept_epoch:  # what is kept has begun to run away itself
             self.slot.bias = None
             at.kept = at.best = np.inf
-        training.halve()
         if self.slot.filled:
             self.slot.restore(training.table)
+            training.halve()
             at.epoch = at.fell_back_to = at.kept_epoch
             at.averaged = at.kept_averaged
             self.mean = None if self.kept_mean is None else _copied(self.kept_mean)
         else:
+            training.halve()
             training.begin(self.problem)
             at.epoch = at.best_epoch = at.kept_epoch = at.averaged = at.kept_averaged = 0
             at.fell_back_to = -1

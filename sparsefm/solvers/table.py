@@ -150,6 +150,11 @@ class Table:
         block.resize(offset + size, refcheck=False)  # nothing else refers to it
         return FMParams(self.w0, w, block[offset:].view(dtype).reshape(n, k))
 
+    @property
+    def by_rate(self) -> NDArray[Any]:
+        """(n_features,) what of the state depends on the length of the step: FTRL's z; of others nothing."""
+        return self.array[:, self.at + _STATE] if self.layout == "ftrl" else self.array[:0, 0]
+
     def slow(self, factor: float, l1: float) -> None:
         """Prepares the state for a step that is `factor` as long: only FTRL's depends on it, beyond l1."""
         if self.layout == "ftrl":
@@ -185,6 +190,7 @@ class Slot:
         return self.bias is not None
 
     def save(self, table: Table) -> None:
+        self.bias = None  # empty, should it be interrupted
         if table.array.nbytes <= _IN_MEMORY:
             if self._array is None:
                 self._array = np.empty_like(table.array)
