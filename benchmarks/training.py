@@ -237,9 +237,8 @@ def kills(times: int) -> None:
             again = load(f"{path}.model")
             same += (again.factors_ == expected.factors_).all() and (again.coef_ == expected.coef_).all()
             print(f"\r{struck} killed", end="", file=sys.stderr)
-        print(
-            f"{struck} fits killed at random moments; {same} of {tries} models, resumed or whole, equal the uninterrupted one to the bit"
-        )
+        print(f"{struck} fits killed at random moments, then resumed")
+        print(f"{same} of {tries} models, resumed or not, equal the uninterrupted one to the bit")
 
 
 def main() -> None:
