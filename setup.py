@@ -15,7 +15,7 @@ else:
     FLAGS += ["-Wno-psabi"]  # gcc notes that passing wide vectors differs between its versions; ours stay inside
     FLAGS += ["-Wno-discarded-qualifiers"]  # in the code Cython writes for const buffers
 
-_BODIES = ("instances", "rows", "fm", "dense", "losses", "steps", "adaptive", "team", "minibatch", "rowsteps")
+_BODIES = ("instances", "rows", "fm", "dense", "losses", "steps", "adaptive", "team", "minibatch", "rowsteps", "random", "gibbs")
 HEADERS = [f"sparsefm/_kernels/{name}.h" for name in _BODIES]
 
 
@@ -52,7 +52,7 @@ setup(
     ext_modules=[
         *(
             extension(f"_kernels.{name}", HEADERS)
-            for name in ("isa", "csr", "fm", "dense", "adaptive", "minibatch", "rowsteps")
+            for name in ("isa", "csr", "fm", "dense", "adaptive", "minibatch", "rowsteps", "gibbs")
         ),
         extension("datasets._text", ["sparsefm/datasets/_text.h"]),
     ],

@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 
 from ._kernels import csr
 
-__all__ = ["Rows", "check_csr", "check_positive", "check_sample_weight", "check_target"]
+__all__ = ["Rows", "check_csr", "check_positive", "check_sample_weight", "check_target", "check_weights"]
+
+
+_LARGEST = 1e30  # option: float32 holds it, and with room to multiply
 
 
 class Rows(NamedTuple):
@@ -257,6 +260,15 @@ def check_target(y: Any, n_rows: int, *, name: str = "y") -> NDArray[np.float64]
 
 def check_sample_weight(sample_weight: Any, n_rows: int) -> NDArray[np.float64] | None:
     """Weights as (n_rows,) float64 of mean 1; None stays None, and so do equal weights."""
+    weight = check_weights(sample_weight, n_rows)
+    if weight is None:
+        return None
+    weight = weight / weight.max()  # before the sum, which may overflow
+    return None if weight.min() == 1 else weight / weight.mean()
+
+
+def check_weights(sample_weight: Any, n_rows: int) -> NDArray[np.float64] | None:
+    """Weights as (n_rows,) float64, finite, not negative and not all zero; None stays None."""
     if sample_weight is None:
         return None
     weight = np.asarray(sample_weight)
@@ -273,15 +285,13 @@ def check_sample_weight(sample_weight: Any, n_rows: int) -> NDArray[np.float64] 
     if not np.isfinite(weight).all() or (weight < 0).any():
         at = int(np.argmin(np.isfinite(weight) & (weight >= 0)))
         raise ValueError(f"sample_weight must be finite and not negative; got {weight[at]} at position {at}")
-    top = weight.max()
-    if top == 0:
+    if weight.max() == 0:
         raise ValueError("sample_weight is zero everywhere: there is nothing to fit; give some row a positive weight")
-    weight = weight / top  # before the sum, which may overflow
-    return None if weight.min() == 1 else weight / weight.mean()
+    return np.asarray(weight, np.float64)
 
 
 def check_positive(value: Any, name: str, *, zero: bool = False, integer: bool = False) -> None:
-    """Refuses a parameter that is not a positive (with zero=True: non-negative) finite number."""
+    """Refuses a parameter that is not a positive (with zero=True: non-negative) number, or none that float32 holds."""
     kind = "integer" if integer else "number"
     types = (int, np.integer) if integer else (int, float, np.integer, np.floating)
     if (
@@ -291,3 +301,5 @@ def check_positive(value: Any, name: str, *, zero: bool = False, integer: bool =
         or (value == 0 and not zero)
     ):
         raise ValueError(f"{name} must be a {'non-negative' if zero else 'positive'} {kind}, got {value!r}")
+    if value > _LARGEST:
+        raise ValueError(f"{name} must be at most {_LARGEST:g}, got {value!r}")

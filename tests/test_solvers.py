@@ -1332,7 +1332,7 @@ def test_wrong_options_are_named(solver: Any, option: str, values: list[Any]) ->
         (AdaGrad(rowwise=1), TypeError, r"AdaGrad\(rowwise\) must be True or False, got 1"),
         (AdaGrad(storage="f16"), ValueError, r"AdaGrad\(storage\) must be 'float32' or 'bf16', got 'f16'"),
         (AdaGrad(storage="bf16"), ValueError, r"AdaGrad\(storage='bf16'\) needs rowwise=True"),
-        (Adam(beta1=1), ValueError, r"Adam\(beta1\) must be less than 1, got 1"),
+        (Adam(beta1=1), ValueError, r"Adam\(beta1\) must be at most 0.999999, got 1"),
         (Adam(beta2=-0.1), ValueError, r"Adam\(beta2\) must be a non-negative number, got -0.1"),
         (FTRL(l1=-1), ValueError, r"FTRL\(l1\) must be a non-negative number, got -1"),
         (FTRL(l1=np.inf), ValueError, r"FTRL\(l1\) must be a non-negative number, got inf"),

@@ -406,6 +406,86 @@ def test_sample_weights_count_in_pieces() -> None:
     assert model.score(X[300:], y[300:]) > 0.5
 
 
+def test_weights_of_pieces_are_in_the_unit_of_the_first() -> None:
+    X, y = ratings()
+    pieces = list(zip(cut(X, [80, 160]), cut(y, [80, 160]), strict=True))
+
+    def taught(*weights: Any) -> Any:
+        model = FMRegressor(3, random_state=0, n_threads=1)
+        for (some, target), weight in zip(pieces, weights, strict=True):
+            model.partial_fit(some, target, sample_weight=weight)
+        return model
+
+    assert_same(taught(None, None, None), taught(2.0, np.full(80, 2.0), 2.0))
+    assert_same(taught(2.0, 2.0, 6.0), taught(None, None, np.full(80, 3.0)))
+    assert_same(taught(0.5, None, None), taught(None, 2.0, 2.0))
+    assert_same(taught(1e308, 1e308, 1e308), taught(None, None, None))
+    light, plain, heavy = (taught(None, None, weight).predict(X) for weight in (0.1, 1.0, 5.0))
+    moved = [np.abs(other - taught(None, None, 1e-20).predict(X)).mean() for other in (light, plain, heavy)]
+    assert moved[0] < moved[1] < moved[2]
+    losses = [r["loss"] for r in taught(None, None, 1.0).history_ + taught(None, None, 3.0).history_]
+    np.testing.assert_allclose(losses[2], losses[5], rtol=0.05)  # means, whatever the weight
+
+
+def test_weights_of_classes_in_pieces_are_those_of_their_rows() -> None:
+    X, y = ratings()
+    labels = np.where(y > 3.5, "good", "bad")
+    order = np.argsort(labels != "good", kind="stable")  # the last piece knows one class only
+    order = np.r_[order[:20], order[-100:], order[20:-100]]
+    X, labels = X[order], labels[order]
+    weighted = FMClassifier(3, class_weight={"good": 4.0}, random_state=0, n_threads=1)
+    told = clone(weighted).set_params(class_weight=None)
+    for some, target in zip(cut(X, [120, 180]), cut(labels, [120, 180]), strict=True):
+        weighted.partial_fit(some, target)
+        told.partial_fit(some, target, sample_weight=np.where(target == "good", 4.0, 1.0))
+    assert_same(weighted, told)
+
+
+def test_weights_of_classes_that_no_piece_can_tell_are_refused() -> None:
+    X, y = ratings()
+    labels = y > 3.5
+    balanced = FMClassifier(3, class_weight="balanced")
+    with pytest.raises(ValueError, match="frequencies of all classes"):
+        balanced.partial_fit(X, labels)
+    assert not hasattr(balanced, "params_")
+    wrong = FMClassifier(3, class_weight={"good": 2.0})
+    for call in (wrong.fit, wrong.partial_fit, lambda X, y: wrong.fit_stream([(X, y)])):
+        with pytest.raises(ValueError, match=r"class_weight names \['good'\]; the classes are \[False, True\]"):
+            call(X, labels)
+    for weight in (-1.0, np.nan, "2"):
+        with pytest.raises(ValueError, match=r"class_weight\[True\] must be a non-negative number"):
+            FMClassifier(3, class_weight={True: weight}).fit(X, labels)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"n_factors": 4}, {"loss": "huber"}, {"l2_factors": 1.0}, {"solver": AdaGrad(learning_rate=0.1)}, {"delta": 2.0}],
+    ids=str,
+)
+def test_options_that_change_on_the_way_are_refused(changed: dict[str, Any]) -> None:
+    X, y = ratings()
+    model = FMRegressor(3, random_state=0).partial_fit(X, y)
+    held = state(model)
+    with pytest.raises(ValueError, match=f"goes on with the options of its first call, but {next(iter(changed))} changed"):
+        model.set_params(**changed).partial_fit(X, y)
+    assert state(model) == held
+
+
+def test_options_that_train_nothing_may_change_on_the_way() -> None:
+    X, y = ratings()
+    model, expected = (FMRegressor(3, random_state=0, n_threads=1).partial_fit(X, y) for _ in range(2))
+    model.set_params(n_threads=2, clip=False, verbose=0).partial_fit(X, y)
+    assert_same(model.set_params(clip=True), expected.partial_fit(X, y))
+
+
+def test_pieces_after_a_fit_of_another_number_of_factors_are_refused() -> None:
+    X, y = ratings()
+    model = FMRegressor(3, random_state=0).fit(X, y)
+    with pytest.raises(ValueError, match=r"fitted with n_factors=3, which is now 5: fit anew"):
+        model.set_params(n_factors=5).partial_fit(X, y)
+    model.set_params(n_factors=3).partial_fit(X, y)
+
+
 def test_counts_stay_counts() -> None:
     X, y = ratings()
     model = FMRegressor(2, loss="poisson", random_state=0).partial_fit(X, np.abs(y).round())
@@ -509,6 +589,10 @@ def test_a_rate_that_was_halved_stays_so() -> None:
     assert rate < 30
     assert np.isfinite(model.predict(X)).all()
     assert len(model.history_) == 1
+    model._session.trainings[0].rate *= 64
+    with pytest.warns(ConvergenceWarning, match="from here on learning_rate=") as caught:
+        model.partial_fit(X, y)
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 # -------------------------------------------------------------------------------------- fit_stream

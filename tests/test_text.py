@@ -537,6 +537,14 @@ def test_an_index_beyond_n_features_is_refused(tmp_path):
         load_libfm(path, n_features=5)
 
 
+def test_a_mark_is_passed_over_only_where_a_file_begins(tmp_path):
+    path = tmp_path / "marked.svm"
+    path.write_bytes(b"\xef\xbb\xbf1 1:1\n\xef\xbb\xbf2 1:1\n")
+    for block_bytes in (1, 1 << 20):
+        with pytest.raises(DataFileError, match="line 2, column 1"):
+            list(iter_libsvm(path, n_features=3, block_bytes=block_bytes))
+
+
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"# nothing\r\n \t\n"])
 @pytest.mark.parametrize("layout", LOADERS)
 def test_a_file_without_rows_is_refused(tmp_path, content, layout):

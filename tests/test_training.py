@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -32,7 +34,7 @@ from sparsefm import (
     persistence,
 )
 from sparsefm._kernels import adaptive
-from sparsefm.solvers import FTRL, SGD, AdaGrad, Adam, Auto, DivergenceError, engine
+from sparsefm.solvers import FTRL, SGD, AdaGrad, Adam, Auto, DivergenceError, batches, engine
 
 METHODS: dict[str, Callable[..., Any]] = {
     "adagrad": AdaGrad,
@@ -860,6 +862,37 @@ def test_what_has_no_checkpoint_says_so(tmp_path: Path) -> None:
             FMRegressor(2, solver=AdaGrad(**{option: -1})).fit(X, y)
 
 
+def test_a_checkpoint_that_cannot_be_a_file_is_refused_before_training(tmp_path: Path) -> None:
+    X, y = ratings()
+    epochs: list[int] = []
+    for path, error in ((tmp_path, IsADirectoryError), ("", IsADirectoryError), (tmp_path / "no" / "c", FileNotFoundError)):
+        model = FMRegressor(2, solver=AdaGrad(checkpoint=path), callbacks=[lambda m, record: epochs.append(1)])
+        with pytest.raises(error, match="checkpoint"):
+            model.fit(X, y)
+    assert epochs == []
+
+
+def test_a_fit_that_a_callback_ended_can_be_resumed(tmp_path: Path) -> None:
+    X, y = ratings()
+    solver = AdaGrad(max_iter=6, checkpoint=tmp_path / "c")
+    model = FMRegressor(4, solver=solver, random_state=0, callbacks=[lambda m, record: record["epoch"] == 3])
+    assert model.fit(X, y).n_iter_ == 3
+    resumed = clone(model).set_params(callbacks=None).fit(X, y, resume=tmp_path / "c")
+    assert_same(resumed, FMRegressor(4, solver=AdaGrad(max_iter=6), random_state=0).fit(X, y))
+
+
+def test_a_metric_without_a_name_is_the_same_when_resumed(tmp_path: Path) -> None:
+    X, y = ratings()
+    watched: dict[str, Any] = {"eval_set": (X[:50], y[:50])}
+
+    def model(**more: Any) -> Any:
+        return FMRegressor(3, eval_metric=functools.partial(minus_rmse), random_state=0, **more)
+
+    model(solver=AdaGrad(max_iter=2, checkpoint=tmp_path / "c")).fit(X, y, **watched)
+    resumed = model(solver=AdaGrad(max_iter=4)).fit(X, y, resume=tmp_path / "c", **watched)
+    assert_same(resumed, model(solver=AdaGrad(max_iter=4)).fit(X, y, **watched))
+
+
 def test_damaged_and_cut_checkpoints_are_refused(tmp_path: Path) -> None:
     X, y = ratings()
     path = tmp_path / "c"
@@ -947,6 +980,12 @@ FORGED: dict[str, Callable[[Any, Any], Any]] = {
     "a record without a loss": _meta(records=[{"epoch": 1}]),
     "a loss of text": _meta(records=[{"epoch": 1, "loss": "1", "seconds": 0.1}]),
     "a fingerprint of numbers": _meta(fingerprint=7),
+    "an endless epoch": _at(epoch=10**400),
+    "more averaged than epochs": _at(averaged=10**400),
+    "endless halvings": _at(halvings=10**400),
+    "too many halvings": _at(halvings=13),
+    "an endless best": _at(best=10**400),
+    "endless seconds": lambda meta, arrays: meta["records"][0].update(seconds=10**400),
 }
 
 
@@ -1127,6 +1166,75 @@ def test_a_warm_start_of_other_shapes_is_refused() -> None:
     with pytest.raises(ValueError, match="warm_start"):
         classes.fit(X, np.digitize(y, [2.5, 4]))
     assert len(classes.classes_) == 2
+    with pytest.raises(ValueError, match=r"knows the classes \[False, True\], y has \['bad', 'good'\]"):
+        classes.fit(X, np.where(y > 3, "good", "bad"))
+    assert classes.classes_.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: FMRegressor(3, l2_linear=1e31),
+        lambda: FMRegressor(3, l2_factors=1e300),
+        lambda: FMRegressor(3, l2_prior=1e300),
+        lambda: FMRegressor(3, init_std=1e40),
+        lambda: FMRegressor(3, solver=AdaGrad(learning_rate=1e39)),
+        lambda: FMRegressor(3, solver=FTRL(l1=1e39)),
+        lambda: FMRegressor(3, solver=Adam(beta1=1 - 1e-9)),
+        lambda: FMRegressor(3, solver=Adam(beta2=1 - 1e-9)),
+    ],
+)
+def test_options_that_float32_cannot_hold_are_refused(wrong: Callable[[], Any]) -> None:
+    X, y = ratings()
+    with pytest.raises(ValueError, match="must be at most"):
+        wrong().fit(X, y)
+
+
+def test_watched_targets_beyond_float32_are_refused_as_such() -> None:
+    X, y = ratings()
+    with pytest.raises(ValueError, match=r"the y of eval_set has 1e\+200, which is .* times the spread of the target"):
+        FMRegressor(3).fit(X, y, eval_set=(X[:2], [3.0, 1e200]))
+
+
+def test_fields_of_another_length_are_refused() -> None:
+    X, y = ratings()
+    for fields in (np.zeros(21, int), np.zeros(22), -np.ones(22, int)):
+        model = FMRegressor(3, fields=fields)
+        with pytest.raises(ValueError, match="fields must hold the number of the field of each of the 22 columns"):
+            model.fit(X, y)
+        assert not hasattr(model, "params_")
+
+
+def test_a_metric_that_the_watched_rows_do_not_suit_says_so() -> None:
+    X, y = ratings()
+    with pytest.raises(ValueError, match="eval_metric='auc' of the rows to watch: "):
+        FMClassifier(3, eval_metric="auc").fit(X, y > 3, eval_set=(X[y > 3], np.ones((y > 3).sum(), bool)))
+
+
+class Late:
+    """A pass whose member 0 is interrupted before it has begun, while the others wait for it."""
+
+    def __init__(self, interruptions: int) -> None:
+        self.begun, self.left = False, interruptions
+        self.barrier = threading.Barrier(3, timeout=60)
+        self.done: list[int] = []
+
+    def work(self, member: int) -> None:
+        if member == 0 and self.left:
+            self.left -= 1
+            raise KeyboardInterrupt
+        if member == 0:
+            self.begun = True
+        self.barrier.wait()
+        self.done.append(member)
+
+
+@pytest.mark.parametrize("interruptions", [0, 1, 3])
+def test_a_team_that_is_interrupted_as_it_starts_ends_its_work(interruptions: int) -> None:
+    late = Late(interruptions)
+    with pytest.raises(KeyboardInterrupt) if interruptions else contextlib.nullcontext():
+        batches._work(late, 3)
+    assert sorted(late.done) == [0, 1, 2]
 
 
 def test_a_warm_start_that_fails_leaves_the_history() -> None:

@@ -16,6 +16,7 @@ cdef extern from *:
     """
     #define BODY "adaptive.h"
     #include "instances.h"
+    #include "random.h"
 
     static void run_epoch(int isa, int is_f64, int is_i64, epoch_args *a, const step_args *step) {
         DISPATCH(epoch, table_isa(isa, a->kp), is_f64, is_i64, a, step);
@@ -49,6 +50,8 @@ cdef extern from *:
         int optimiser
         double rate, epsilon, beta1, beta2, l1, inverse_k
 
+    uint64_t GOLDEN
+    uint64_t mixed64(uint64_t z) nogil
     Py_ssize_t tail_at(int optimiser, Py_ssize_t kp)
     void run_epoch(int isa, int is_f64, int is_i64, epoch_args *a, const step_args *step) nogil
 
@@ -120,16 +123,6 @@ def epoch(
     return a.total, a.bad
 
 
-cdef uint64_t GOLDEN = 0x9E3779B97F4A7C15ULL  # 2^64 / golden ratio: counters times it differ in all bits
-
-
-cdef inline uint64_t mixed(uint64_t z) noexcept nogil:
-    """Finaliser of splitmix64 (Steele, Lea & Flood 2014): a bijection whose output bits look independent."""
-    z = (z ^ (z >> 30)) * <uint64_t>0xBF58476D1CE4E5B9ULL
-    z = (z ^ (z >> 27)) * <uint64_t>0x94D049BB133111EBULL
-    return z ^ (z >> 31)
-
-
 def shuffle(IDX[::1] order, uint64_t seed):
     """Fills order with a permutation of 0 … n − 1 that is a function of n and the seed.
 
@@ -146,8 +139,8 @@ def shuffle(IDX[::1] order, uint64_t seed):
         bits += 1
     mask = (<uint64_t>1 << bits) - 1
     for r in range(4):
-        add[r] = mixed(seed + <uint64_t>(2 * r + 1) * GOLDEN)
-        multiply[r] = mixed(seed + <uint64_t>(2 * r + 2) * GOLDEN) | 1
+        add[r] = mixed64(seed + <uint64_t>(2 * r + 1) * GOLDEN)
+        multiply[r] = mixed64(seed + <uint64_t>(2 * r + 2) * GOLDEN) | 1
     with nogil:
         for i in range(n):
             x = <uint64_t>i
@@ -179,9 +172,9 @@ def fill_uniform(
     with nogil:
         for u in range(features.shape[0]):
             row = &V[<Py_ssize_t>features[u], 0]
-            key = mixed(seed ^ mixed(<uint64_t>features[u] + GOLDEN))
+            key = mixed64(seed ^ mixed64(<uint64_t>features[u] + GOLDEN))
             for f in range(n_factors):
-                bits = mixed(key + <uint64_t>(f + 1) * GOLDEN)
+                bits = mixed64(key + <uint64_t>(f + 1) * GOLDEN)
                 value = half_width * ((<double>(bits >> 11)) * (2.0 / 9007199254740992.0) - 1.0)
                 if half:
                     single = <float>value

@@ -88,6 +88,7 @@ cdef class Pass:
     cdef step_args step
     cdef int isa
     cdef bint is_f64, is_i64, opened
+    cdef readonly bint begun  # by member 0
     cdef object arrays  # whose memory the addresses above are
 
     def __dealloc__(self):
@@ -95,6 +96,8 @@ cdef class Pass:
             team_close(&self.a.team)
 
     def work(self, int member):
+        if member == 0:
+            self.begun = True
         with nogil:
             run_batches(self.isa, self.is_f64, self.is_i64, &self.a, &self.step, member)
 

@@ -223,10 +223,11 @@ def _opened(path: Path) -> Iterator[bytes | mmap.mmap]:
                 yield mapped
 
 
-def _cut(text: bytes | mmap.mmap) -> list[_Piece]:
-    """Pieces of whole lines. What follows the last newline is copied to get one, since the parser relies on it."""
+def _cut(text: bytes | mmap.mmap, *, begins: bool) -> list[_Piece]:
+    """Pieces of whole lines; begins: the text does so with its file, where a mark may stand. What follows the last
+    newline is copied to get one, since the parser relies on it."""
     pieces = []
-    start = len(_MARK) if text[: len(_MARK)] == _MARK else 0
+    start = len(_MARK) if begins and text[: len(_MARK)] == _MARK else 0
     last = text.rfind(b"\n", start) + 1 or start
     while start < last:
         stop = text.find(b"\n", start + _PIECE - 1, last) + 1 or last
@@ -386,7 +387,7 @@ def _load(path: str | Path, layout: _Layout, n_features: Any, dtype: Any, n_thre
 
 def _read(reader: _Reader, text: bytes | mmap.mmap) -> tuple[_Read, int]:
     """The rows of a text, and how many lines it has."""
-    pieces = _cut(text)
+    pieces = _cut(text, begins=reader.lines_before == 0)
     counted = list(_in_order(lambda piece: _text.count(*piece), pieces, reader.n_threads))
     lines = [newlines for newlines, _ in counted]
     entries = [colons // (1 + reader.layout.has_fields) for _, colons in counted]

@@ -100,8 +100,8 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         """Sample weights times those of the classes."""
         return weight
 
-    def _weights_of(self, values: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.float64] | None:
-        """Of each value of the target, which occurs so often, the weight of its rows, of mean 1; None: all alike."""
+    def _class_weights(self, counts: NDArray[Any]) -> NDArray[np.float64] | None:
+        """Of each class, which occurs so often, the weight of its rows; None: all one."""
         return None
 
     def _learn_more(self, y: Any) -> None:
@@ -256,12 +256,14 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             On Ctrl-C. After the first epoch the model is fitted then, with what it had learned.
         """
         before = self.__dict__.get("params_") if self.warm_start else None
+        classes = self.__dict__.get("classes_")
         if before is not None and self.encoder_ is not None:
             raise ValueError("warm_start goes on with the columns of a matrix; with an encoder use partial_fit")
         rows, y, weight, eval_set = self._start(X, y, sample_weight, eval_set)
         self._learn_target(y, weight, rows.dtype)
-        weight = self._weights(y, weight)
-        starts = self._warm(before, rows)
+        weight = check_sample_weight(self._weights(y, weight), rows.n_rows)
+        starts = self._warm(before, classes, rows)
+        self.fields_  # noqa: B018  refuses fields that are none of these columns'
         targets, watched = self._targets(y, rows.n_rows), None
         if eval_set is not None:
             X_watched = check_csr(self._encode(eval_set[0]), dtype=rows.dtype)
@@ -298,12 +300,13 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         scored. Statistics of labels (`TargetStats`) describe a row by the rows before this piece. On a matrix the width
         is fixed. A regressor keeps the centre and spread of its first target: let the first piece be a fair sample.
         After `fit` or `load` the parameters go on, the solver's own state begins anew. Costs what the rows touch, but
-        for new columns. max_iter, batch_size, average, checkpoint, early stopping and callbacks have no part in it.
+        for new columns. Options may not change on the way; max_iter, batch_size, average, checkpoint, early stopping and callbacks have no part in it.
 
         Parameters
         ----------
         X, y, sample_weight
-            As in fit. Rows that are refused change nothing, but for the encoder's vocabulary if training diverges.
+            As in fit, but weights count as they are: the first piece's mean weight is the unit of all. Rows that are
+            refused change nothing, but for the encoder's vocabulary if training diverges.
         classes : sequence, optional
             For classifiers: all labels there will be, at the first call; without it those of the first y.
         """
@@ -312,6 +315,9 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
 
     def fit_stream(self, frames: Any, *, target: str | None = None, epochs: int = 1) -> Self:
         """Fits to rows that come in pieces, in memory that does not grow with their number.
+
+        A stream that is read again keeps each distinct value of the target, 16 bytes of it. One that Ctrl-C or an
+        error ends leaves the estimator as it was.
 
         Parameters
         ----------
@@ -335,13 +341,18 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         stream.fit_stream(self, frames, target, epochs)
         return self
 
-    def _warm(self, before: Any, rows: Rows) -> list[FMParams | None]:
+    def _warm(self, before: Any, classes: Any, rows: Rows) -> list[FMParams | None]:
         """The parameters to go on from, in the units of training."""
         n_scores = len(self._labels)
         if before is None:
             self.history_ = []
             return [None] * n_scores
         self.history_ = list(self.history_)
+        if hasattr(self, "classes_") and not np.array_equal(classes, self.classes_):
+            raise ValueError(
+                f"warm_start: the fit before knows the classes {classes.tolist()[:20]}, y has "
+                f"{self.classes_.tolist()[:20]}"
+            )
         params = before if isinstance(before, tuple) else (before,)
         first = params[0]
         if (len(params), first.n_features, first.n_factors) != (n_scores, rows.n_features, self.n_factors):
@@ -404,7 +415,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             evaluation=evaluation,
             early_stopping=self.early_stopping and evaluation is not None,
             judge=judge,
-            judged_by=getattr(self.eval_metric, "__qualname__", str(self.eval_metric)),
+            judged_by=self.eval_metric if isinstance(self.eval_metric, str) else _name(self.eval_metric),
             start=start,
             recall=recall,
             bucket=None if bucket is None else np.ascontiguousarray(bucket, np.int32),
@@ -620,6 +631,10 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
 
 def _each(params: Any, of: Any) -> Any:
     return tuple(of(p) for p in params) if isinstance(params, tuple) else of(params)
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 def _is_true(value: Any) -> bool:

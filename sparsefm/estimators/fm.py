@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from ..model import FMParams, score
-from ..validation import check_positive, check_sample_weight, check_target
+from ..validation import check_positive, check_target
 from .base import _BaseFM
 from .units import Units
+
+
+_FARTHEST = 1e18  # from the centre of the target, in units of its spread
 
 
 class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
@@ -41,7 +43,7 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         "auto" finds the number of passes and the strength of the penalties by a short search.
     l2_linear, l2_factors : float
         Penalties. l2_factors may be a mapping from field to strength, fields not named keeping the default; None is
-        0.025 times the spread of y, which is the same strength at any scale of the target.
+        0.025 times the spread of y (with loss="quantile" 0.025), which is the same strength at any scale of the target.
     l2_prior : float
         As if each feature had occurred in so many rows more: the penalty that rare features have. With 0 each
         visit to a feature pays the same share; with l2 · l2_prior held and l2 → 0 it is a Gaussian prior, as in
@@ -202,7 +204,13 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         units, y = self._units(), check_target(y, n_rows, name=name)
         if self.loss == "poisson" and n_rows and y.min() < 0:
             raise ValueError(f"loss='poisson' needs counts, not negative; {name} has {y.min():.3g}")
-        return [(y - units.centre) / units.scale]
+        target = (y - units.centre) / units.scale
+        if n_rows and np.abs(target).max() > _FARTHEST:
+            raise ValueError(
+                f"{name} has {y[np.abs(target).argmax()]:.3g}, which is {np.abs(target).max():.3g} times the spread of the "
+                "target away from its centre: its square leaves float32"
+            )
+        return [target]
 
     def _start_of(self, target: NDArray[np.float64], weight: NDArray[Any] | None) -> float:
         return float(np.log(np.average(target, weights=weight))) if self.loss == "poisson" else 0.0
@@ -336,18 +344,24 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
     def _weights(self, y: Any, weight: NDArray[Any] | None) -> NDArray[Any] | None:
         if self.class_weight is None:
             return weight
-        of_class = compute_sample_weight(self.class_weight, y)
-        return check_sample_weight(of_class if weight is None else of_class * weight, len(y))
+        codes = np.searchsorted(self.classes_, y)
+        of_class = self._class_weights(np.bincount(codes, minlength=len(self.classes_)))
+        assert of_class is not None
+        return of_class[codes] if weight is None else of_class[codes] * weight
 
-    def _weights_of(self, values: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.float64] | None:
+    def _class_weights(self, counts: NDArray[Any]) -> NDArray[np.float64] | None:
         if self.class_weight is None:
             return None
         if self.class_weight == "balanced":
-            weights = counts.sum() / (len(values) * counts)
-        else:
-            weights = np.array([self.class_weight.get(value, 1.0) for value in values.tolist()], np.float64)
-        check_sample_weight(weights, len(values))
-        return np.asarray(weights * (counts.sum() / np.dot(weights, counts)))
+            return np.asarray(counts.sum() / (len(counts) * counts))
+        classes = self.classes_.tolist()
+        unknown = [of for of in self.class_weight if of not in classes]
+        if unknown:
+            raise ValueError(f"class_weight names {unknown[:5]}; the classes are {classes[:20]}")
+        weights = [self.class_weight.get(of, 1.0) for of in classes]
+        for of, each in zip(classes, weights, strict=True):
+            check_positive(each, f"class_weight[{of!r}]", zero=True)
+        return np.array(weights, np.float64)
 
     def _targets(self, y: Any, n_rows: int, name: str = "y") -> list[NDArray[np.float64]]:
         labels = np.asarray(y)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from time import perf_counter
@@ -12,7 +11,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from .. import encoders
@@ -20,13 +18,12 @@ from .._kernels import csr
 from ..encoders.tables import is_frame
 from ..model import FMParams
 from ..solvers import DivergenceError, Problem, make_solver
-from ..solvers.engine import Training, far_above, norms, scale_of
-from ..solvers.problem import mean_loss
-from ..validation import Rows, check_csr, check_sample_weight
+from ..solvers.engine import Training, advice, far_above, norms, scale_of
+from ..solvers.problem import HALVINGS, mean_loss, warn
+from ..validation import Rows, check_csr, check_weights
 
 __all__ = ["fit_stream", "partial_fit"]
 
-_HALVINGS = 12  # of the step, before a piece is refused
 _TARGET = "<target>"  # what the column of y is called beside those of the frame
 
 
@@ -36,6 +33,8 @@ class Session:
 
     trainings: list[Training]
     seed: int
+    options: dict[str, str]  # of the estimator when it began
+    weight: float  # the mean one of the first piece: that of all others is measured by it
     pieces: int = 0
 
 
@@ -49,8 +48,16 @@ def partial_fit(model: Any, X: Any, y: Any, sample_weight: Any = None, classes: 
     else:
         if classes is not None and not np.array_equal(np.unique(classes), model.classes_):
             raise ValueError(f"classes are those of the first call, {model.classes_.tolist()[:20]}; leave them out")
+        options = _options(model)
+        changed = [name for name, value in options.items() if value != model._session.options[name]]
+        if changed:
+            raise ValueError(
+                f"partial_fit goes on with the options of its first call, but {', '.join(changed)} changed: fit anew, or "
+                "go on from a saved and loaded model"
+            )
         rows, y, weight = _more(model, X, y, sample_weight)
-        _step(model, rows, model._targets(y, rows.n_rows), model._weights(y, weight))
+        weight = _weighed(model, y, weight, model._session.weight)
+        _step(model, rows, model._targets(y, rows.n_rows), weight)
         model._learn_more(y)
 
 
@@ -87,18 +94,26 @@ def _open_session(model: Any, X: Any, y: Any, sample_weight: Any, classes: Any) 
     before = model.__dict__.copy()
     try:
         if hasattr(model, "params_"):
+            first = model.params_[0] if isinstance(model.params_, tuple) else model.params_
+            if first.n_factors != model.n_factors:
+                raise ValueError(
+                    f"the model was fitted with n_factors={first.n_factors}, which is now {model.n_factors}: fit anew"
+                )
             rows, y, weight = _more(model, X, y, sample_weight)
             params = model.params_ if isinstance(model.params_, tuple) else (model.params_,)
             starts = [model._units().into(p, rows.dtype) for p in params]
         else:
             rows, y = model._encode_fit(X, y)
-            weight = check_sample_weight(sample_weight, rows.n_rows)
+            weight = check_weights(sample_weight, rows.n_rows)
             model._learn_target(y if classes is None else np.asarray(classes), None, rows.dtype)
             model.history_ = []
             starts = [None] * len(model._labels)
-        targets, weight = model._targets(y, rows.n_rows), model._weights(y, weight)
-        seed = model._seed()
-        model._session = Session([], seed)
+        targets, weight = model._targets(y, rows.n_rows), _weighed(model, y, weight)
+        seed, unit = model._seed(), 1.0
+        if weight is not None:
+            unit = float(weight.max()) * float(np.mean(weight / weight.max()))  # their sum may overflow
+            weight = weight / unit
+        model._session = Session([], seed, _options(model), unit)
         for i, (target, start) in enumerate(zip(targets, starts, strict=True)):
             problem = model._problem(rows, target, weight, None, seed, i, start)
             method = replace(make_solver(model.solver).method(problem), batch_size=1)
@@ -113,6 +128,24 @@ def _open_session(model: Any, X: Any, y: Any, sample_weight: Any, classes: Any) 
         raise
 
 
+def _options(model: Any) -> dict[str, str]:
+    """What training goes by, to be compared."""
+    apart = ("callbacks", "clip", "encoder", "n_threads", "random_state", "verbose", "warm_start")
+    return {name: repr(value) for name, value in model.get_params(deep=False).items() if name not in apart}
+
+
+def _weighed(model: Any, y: Any, weight: NDArray[Any] | None, unit: float = 1.0) -> NDArray[np.float64] | None:
+    """Sample weights times those of the classes, in that unit; None: all one."""
+    if getattr(model, "class_weight", None) == "balanced":
+        raise ValueError(
+            "class_weight='balanced' needs the frequencies of all classes, which a piece does not tell: give a dict"
+        )
+    weight = model._weights(y, weight)
+    if weight is None:
+        return None if unit == 1 else np.full(len(y), 1 / unit)
+    return weight / unit
+
+
 def _more(model: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Rows, Any, NDArray[Any] | None]:
     """Further rows, checked and encoded; the encoder has grown by them."""
     check_is_fitted(model)
@@ -122,7 +155,7 @@ def _more(model: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Rows, Any, ND
     y = np.asarray(y)
     if y.shape != (n_rows,):
         raise ValueError(f"X has {n_rows} rows, but y has shape {y.shape}: give one target a row")
-    weight = check_sample_weight(sample_weight, n_rows)
+    weight = check_weights(sample_weight, n_rows)
     model._targets(y, n_rows)  # refuses a wrong y before the encoder learns it
     if model.encoder_ is None:
         first = model.params_[0] if isinstance(model.params_, tuple) else model.params_
@@ -165,7 +198,7 @@ def _step(
     epoch: int | None = None,
     first: int = 0,
 ) -> list[float]:
-    """One pass over the rows with every score function. The mean loss of each; nothing changes if one diverges.
+    """One pass over the rows with every score function. Σ weight · loss of each; nothing changes if one diverges.
 
     shown: the rows are counted. epoch, first: which pass of a stream this is part of and where its rows lie in it;
     without these the piece is a pass of its own and params_ and history_ follow.
@@ -175,7 +208,7 @@ def _step(
     touched, alone = _touched(rows, model), epoch is None
     counts = [training.counts[touched] for training in session.trainings]
     problems = [
-        model._problem(rows, target, weight, None, session.seed, i, w0=training.table.w0)
+        replace(model._problem(rows, target, weight, None, session.seed, i, w0=training.table.w0), progress=None)
         for i, (training, target) in enumerate(zip(session.trainings, targets, strict=True))
     ]
     if alone and not shown:
@@ -183,10 +216,10 @@ def _step(
             training.show(problem)
     undo = [(t.table.array[touched], t.table.bias.copy(), t.rate, t.bias_rate) for t in session.trainings]
     by_rate = [training.table.by_rate.copy() for training in session.trainings]
-    losses = []
+    totals = []
     try:
         for training, problem, (array, bias, *_) in zip(session.trainings, problems, undo, strict=True):
-            losses.append(_pass(training, problem, epoch or session.pieces + 1, first, touched, (array, bias)))
+            totals.append(_pass(training, problem, epoch or session.pieces + 1, first, touched, (array, bias)))
     except BaseException:
         for training, count, (array, bias, *rates) in zip(session.trainings, counts, undo, strict=True):
             training.table.array[touched], training.table.bias[...] = array, bias
@@ -198,11 +231,16 @@ def _step(
         raise
     if alone:
         session.pieces += 1
-        scale = model._units().loss
-        for label, loss in zip(model._labels, losses, strict=True):
-            model.history_.append(label | {"epoch": session.pieces, "loss": loss * scale})
+        scale = model._units().loss / _total(problems[0])
+        for label, total in zip(model._labels, totals, strict=True):
+            model.history_.append(label | {"epoch": session.pieces, "loss": total * scale})
         _refresh(model, touched)
-    return losses
+    return totals
+
+
+def _total(problem: Problem) -> float:
+    """Of the weights."""
+    return problem.rows.n_rows if problem.weight is None else float(problem.weight.sum(dtype=np.float64))
 
 
 def _refresh(model: Any, features: NDArray[Any]) -> None:
@@ -252,16 +290,15 @@ def _fit_again(model: Any, pairs: Callable[[], Iterator[tuple[Any, Any]]], epoch
     if seen.n_rows == 0:
         raise ValueError("frames holds no rows: there is nothing to fit")
     model.history_ = []
-    weights = _open_stream(model, pairs, seen)
+    _open_stream(model, pairs, seen)
     session = model._session
     assert session is not None
     for epoch in range(1, epochs + 1):
         began, totals, first = perf_counter(), np.zeros(len(session.trainings)), 0
         for X, y in pairs():
             rows = check_csr(model._encode(X), dtype=session.trainings[0].table.dtype)
-            weight = None if weights is None else weights[np.searchsorted(seen.values, y)]
-            losses = _step(model, rows, model._targets(y, rows.n_rows), weight, epoch=epoch, first=first)
-            totals += np.array(losses) * rows.n_rows
+            weight = seen.weights_of(model, y)
+            totals += _step(model, rows, model._targets(y, rows.n_rows), weight, epoch=epoch, first=first)
             first += rows.n_rows
         if first != seen.n_rows:
             raise ValueError(f"the stream had {seen.n_rows} rows when it was first read and {first} in epoch {epoch}")
@@ -272,24 +309,24 @@ def _fit_again(model: Any, pairs: Callable[[], Iterator[tuple[Any, Any]]], epoch
     model._session = None
 
 
-def _open_stream(model: Any, pairs: Callable[[], Iterator[tuple[Any, Any]]], seen: _Seen) -> NDArray[np.float64] | None:
-    """Tables for all features, with the strengths of L2 that their frequencies in the whole stream give. Returns the
-    weight of the rows of each value of the target."""
+def _open_stream(model: Any, pairs: Callable[[], Iterator[tuple[Any, Any]]], seen: _Seen) -> None:
+    """Tables for all features, with the strengths of L2 that their frequencies in the whole stream give."""
     counts, scales, empty = None, 0.0, None
-    weights: NDArray[np.float64] | None = model._weights_of(seen.values, seen.counts)
     for X, y in pairs():
         rows = model._encode(X)
         if counts is None or empty is None:
             counts = np.zeros(rows.n_features, np.float32)
             empty = rows._replace(indptr=rows.indptr[:1], indices=rows.indices[:0], data=None)
             model._learn_target(seen.values, seen.counts, rows.dtype)
-        weight = None if weights is None else weights[np.searchsorted(seen.values, y)].astype(rows.dtype)
+        weight = seen.weights_of(model, y)
+        weight = None if weight is None else weight.astype(rows.dtype)
         csr.count(counts, rows.indptr, rows.indices, weight)
         scales += norms(rows, weight)[1]
     assert counts is not None
     assert empty is not None
+    weights = seen.weights_of(model, seen.values)
     times = seen.counts if weights is None else seen.counts * weights
-    model._session = Session([], model._seed())
+    model._session = Session([], model._seed(), _options(model), 1.0)
     for i, target in enumerate(model._targets(seen.values, len(seen.values))):
         w0 = model._start_of(target, times)
         problem = model._problem(empty, target[:0], None, None, model._session.seed, i, w0=w0)
@@ -297,7 +334,6 @@ def _open_stream(model: Any, pairs: Callable[[], Iterator[tuple[Any, Any]]], see
             make_solver(model.solver).method(problem), shuffle=False, batch_size=1
         )  # a piece is no unit of its own
         model._session.trainings.append(Training(method, problem, counts=counts, scale=scale_of(scales, seen.n_rows)))
-    return weights
 
 
 @dataclass
@@ -307,6 +343,14 @@ class _Seen:
     values: NDArray[Any] = field(default_factory=lambda: np.empty(0))
     counts: NDArray[Any] = field(default_factory=lambda: np.empty(0))
     n_rows: int = 0
+
+    def weights_of(self, model: Any, y: Any) -> NDArray[np.float64] | None:
+        """The weights of rows by their class, of mean 1 over the stream."""
+        weights = model._class_weights(self.counts)
+        if weights is None:
+            return None
+        weights = weights * (self.n_rows / np.dot(weights, self.counts))
+        return np.asarray(weights[np.searchsorted(self.values, y)])
 
     def add(self, y: Any) -> Any:
         y = np.asarray(y)
@@ -343,28 +387,26 @@ def _pass(
     touched: NDArray[Any],
     before: tuple[NDArray[Any], NDArray[Any]],
 ) -> float:
-    """One pass over a piece; the mean loss. If it runs away it is taken back and repeated with half the step."""
+    """One pass over a piece; Σ weight · loss. If it runs away it is taken back and repeated with half the step."""
     rows = problem.rows
     constant = np.full(rows.n_rows, training.table.w0)
     limit = far_above(mean_loss(problem.loss, problem.y, constant, problem.weight, problem.shape))
-    for halvings in range(_HALVINGS + 1):
+    for halvings in range(HALVINGS + 1):
         total, bad = training.run(problem, None, epoch, first)
-        loss = total / rows.n_rows
+        loss = total / _total(problem)
         if bad < 0 and np.isfinite(loss) and loss <= limit:
             if halvings:
-                warnings.warn(
+                warn(
                     "training ran away on these rows and was taken back: from here on "
-                    f"learning_rate={training.rate:.3g}",
-                    ConvergenceWarning,
-                    stacklevel=6,
+                    f"learning_rate={training.rate:.3g}"
                 )
-            return loss
+            return total
         training.table.array[touched], training.table.bias[...] = before
         training.halve()
         before = training.table.array[touched], training.table.bias.copy()
     raise DivergenceError(
-        f"training diverged on these rows although the step was halved {_HALVINGS} times: scale numeric columns, lower "
-        "the learning rate or raise l2_factors. The model is as it was before them"
+        f"training diverged on these rows although the step was halved {HALVINGS} times; the model is as it was before "
+        f"them. {advice(problem, training.rate)}"
     )
 
 

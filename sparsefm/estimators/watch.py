@@ -52,7 +52,10 @@ def judge_of(
 
     def judge(scores: NDArray[Any]) -> tuple[float, bool]:
         prediction = predicted(units.centre + units.scale * scores.astype(np.float64))
-        value = function(y, prediction, **weighted)
+        try:
+            value = function(y, prediction, **weighted)
+        except ValueError as error:
+            raise ValueError(f"eval_metric={metric!r} of the rows to watch: {error}") from error
         if not isinstance(value, (int, float, np.integer, np.floating)) or not np.isfinite(value):
             raise ValueError(f"eval_metric must return a finite number, got {value!r}")
         return float(value), better

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 
 from ..model import FMParams
 from ..validation import Rows, check_positive
@@ -101,7 +103,9 @@ class Auto(BaseEstimator):  # type: ignore[misc]
             report=report,
         )
         try:
-            AdaGrad(max_iter=self.max_iter, patience=self.patience, rowwise=rowwise).solve(trial)
+            with warnings.catch_warnings():  # of a trial that is worse: it is not chosen
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                AdaGrad(max_iter=self.max_iter, patience=self.patience, rowwise=rowwise).solve(trial)
         except Interrupted:
             raise KeyboardInterrupt from None  # what a trial has learned is no fit
         best = int(np.argmin(seen))

@@ -128,17 +128,18 @@ def _work(each: Any, members: int) -> int:
         raise
     finally:
         ready.set()
-    try:
-        if wanted[0]:
+    interrupted = None
+    while wanted[0] and not each.begun:
+        try:
             each.work(0)
-    finally:
-        _join(threads)
+        except KeyboardInterrupt as interruption:  # before it had begun: the others wait for this one
+            interrupted = interruption
+    _join(threads, interrupted)
     return started
 
 
-def _join(threads: list[threading.Thread]) -> None:
-    """Waits for all of them, an interruption notwithstanding: they work on the table."""
-    interrupted = None
+def _join(threads: list[threading.Thread], interrupted: KeyboardInterrupt | None) -> None:
+    """Waits for all of them, an interruption notwithstanding: they work on the table. Then lets it through."""
     while threads:
         try:
             threads[-1].join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import fields
 from typing import Any
 
@@ -13,9 +14,9 @@ from .. import persistence
 from .._kernels import dispatch
 from ..model import FMParams
 from ..validation import Rows
-from .problem import Problem
+from .problem import HALVINGS, Problem
 
-__all__ = ["restore", "save"]
+__all__ = ["fingerprint", "restore", "save"]
 
 _FORMAT = 1
 _MEANS = ("mean", "kept_mean")
@@ -33,7 +34,7 @@ def save(run: Any, path: Any) -> None:
             arrays |= {f"{name}.w0": np.array([mean.w0]), f"{name}.w": mean.w, f"{name}.V": mean.V}
     at = {key: value if np.isfinite(value) else None for key, value in vars(run.at).items()}
     rates = [run.training.rate, run.training.bias_rate]
-    meta = {"checkpoint": _FORMAT, "fingerprint": fingerprint(run.problem, run.method), "at": at, "rates": rates}
+    meta = {"checkpoint": _FORMAT, "fingerprint": run.fingerprint, "at": at, "rates": rates}
     persistence.write(path, meta | {"records": run.records}, arrays)
 
 
@@ -42,10 +43,10 @@ def restore(run: Any, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> 
 
     Raises ValueError for a checkpoint of another training, ModelFileError for one that no training writes.
     """
-    if meta.get("checkpoint") != _FORMAT or meta.get("fingerprint") != fingerprint(run.problem, run.method):
+    if meta.get("checkpoint") != _FORMAT or meta.get("fingerprint") != run.fingerprint:
         raise ValueError(
             "resume: the checkpoint is of another training or version; give fit the same X, y, weights, eval_set, "
-            "parameters and random_state (max_iter and n_threads may differ)"
+            "parameters and integer random_state (max_iter and n_threads may differ)"
         )
     _check(run, meta, arrays)
     table = run.training.table
@@ -89,23 +90,29 @@ def fingerprint(problem: Problem, method: Any) -> str:
 def _check(run: Any, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
     """Every part has the shape, the type and the range that this training writes."""
     at, rates, records = meta.get("at"), meta.get("rates"), meta.get("records")
+
+    def finite(value: Any) -> bool:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max  # an integer may be of any size
+
     counts = [field.name for field in fields(run.at) if field.type == "int"]
     if not (
         isinstance(at, dict)
         and at.keys() == vars(run.at).keys()
         and all(type(at[key]) is int and at[key] >= -1 for key in counts)
-        and at["epoch"] >= max(1, at["kept_epoch"], at["best_epoch"])
-        and min(at["averaged"], at["kept_averaged"], at["halvings"]) >= 0
-        and all(at[key] is None or type(at[key]) in (int, float) for key in ("best", "kept"))
+        and at["epoch"] >= max(1, at["kept_epoch"], at["best_epoch"], at["averaged"], at["kept_averaged"])
+        and min(at["averaged"], at["kept_averaged"]) >= 0
+        and 0 <= at["halvings"] <= HALVINGS
+        and all(at[key] is None or finite(at[key]) for key in ("best", "kept"))
         and type(at["done"]) is bool
         and isinstance(rates, list)
         and len(rates) == 2
         and all(type(rate) is float and 0 < rate < np.inf for rate in rates)
         and isinstance(records, list)
         and all(isinstance(record, dict) for record in records)
+        and len(records) == at["epoch"]
         and [record.get("epoch") for record in records] == list(range(1, at["epoch"] + 1))
         and all({"epoch", "loss", "seconds"} <= record.keys() for record in records)
-        and all(type(value) in (int, float) for record in records for value in record.values())
+        and all(finite(value) for record in records for value in record.values())
     ):
         raise persistence.ModelFileError("resume: the checkpoint's description is malformed")
     table = run.training.table

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
 
 from .._kernels import adaptive, csr, dispatch
 from ..model import FMParams
@@ -18,14 +17,13 @@ from ..model import score as model_score
 from ..validation import Rows
 from . import checkpoint
 from .batches import Batches
-from .problem import LOSSES, DivergenceError, Problem, mean_loss
+from .problem import HALVINGS, LOSSES, DivergenceError, Problem, mean_loss, warn
 from .table import Slot, Table
 
-__all__ = ["Interrupted", "Method", "Training", "far_above", "norms", "order_seed", "scale_of", "solve"]
+__all__ = ["Interrupted", "Method", "Training", "advice", "far_above", "norms", "scale_of", "solve"]
 
 _SLICE = 1 << 27  # multiply-adds between looks at the clock and at Ctrl-C: about a tenth of a second
 _CHUNK = 1 << 20  # features prepared at a time
-_HALVINGS = 12  # of the step, before a training that runs away is given up
 _LONGEST = 2.0  # that the first step of a batch may move the weights' part of a score, in the units of training
 _RUNAWAY = 20.0  # times the loss of the start
 _WORN = 8  # a snapshot is worth its while when the passes since the last have moved so many times its memory
@@ -254,8 +252,8 @@ class _Run:
     def __init__(self, method: Method, problem: Problem) -> None:
         self.method, self.problem = method, problem
         self.began: float | None = perf_counter()  # the first epoch's seconds hold what comes before it
-        if method.checkpoint is not None and not Path(method.checkpoint).absolute().parent.is_dir():
-            raise FileNotFoundError(f"checkpoint: there is no folder {Path(method.checkpoint).absolute().parent}")
+        if method.checkpoint is not None:
+            _check_place(Path(method.checkpoint))
         self.slot, self.at = Slot(), _Progress()
         self.mean: FMParams | None = None  # of the epochs from method.average on
         self.kept_mean: FMParams | None = None  # what it was when the slot was filled
@@ -274,6 +272,12 @@ class _Run:
         visited = problem.rows.nnz * self.training.table.array.shape[1] * problem.rows.dtype.itemsize
         self.snapshot_every = max(1, -(-_WORN * self.training.table.array.nbytes // max(1, visited)))
         self.saved_at = monotonic()
+        self.stopped = False  # by `report`: a training that resumes this one goes on
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the training in its checkpoints."""
+        return checkpoint.fingerprint(self.problem, self.method)
 
     def solve(self) -> FMParams:
         try:
@@ -287,7 +291,7 @@ class _Run:
         if problem.resume is not None:
             checkpoint.restore(self, *problem.resume)
         try:
-            while at.epoch < method.max_iter and not at.done:
+            while at.epoch < method.max_iter and not (at.done or self.stopped):
                 self._epoch()
         except KeyboardInterrupt as interruption:
             interrupted = interruption
@@ -324,10 +328,10 @@ class _Run:
         elif epoch % self.snapshot_every == 0 and epoch < method.max_iter:
             self._keep()
         self.records.append(record)
-        if problem.report(record):
-            at.done = True
+        self.stopped = problem.report(record)
         if method.checkpoint is not None and (
             at.done
+            or self.stopped
             or epoch == method.max_iter
             or (epoch % method.checkpoint_epochs == 0 and monotonic() - self.saved_at >= 60 * method.checkpoint_minutes)
         ):
@@ -360,10 +364,10 @@ class _Run:
         """Back to the state in the slot, or to the start, with half the step."""
         at, training = self.at, self.training
         at.halvings += 1
-        if at.halvings > _HALVINGS:
+        if at.halvings > HALVINGS:
             raise DivergenceError(
                 f"training diverged in epoch {epoch}: the loss is {loss:.3g}, although the step was halved "
-                f"{_HALVINGS} times. {self._advice()}"
+                f"{HALVINGS} times. {self._advice()}"
             )
         if self.slot.filled and at.fell_back_to == at.kept_epoch:  # what is kept has begun to run away itself
             self.slot.bias = None
@@ -416,26 +420,36 @@ class _Run:
         checkpoint.save(self, self.method.checkpoint)
         self.saved_at = monotonic()
 
-    # ---- words ----
-
     def _warn(self, what: str) -> None:
-        warnings.warn(f"{what}. {self._advice()}", ConvergenceWarning, stacklevel=9)
+        warn(f"{what}. {self._advice()}")
 
     def _advice(self) -> str:
-        rows = self.problem.rows
-        advice = (
-            "Encode integer ids with FrameEncoder({'user_id': OneHot(), ...}), scale numeric columns (Numeric() in it, "
-            f"or StandardScaler), lower learning_rate={self.training.rate:.3g} or raise l2_factors"
-        )
-        if rows.data is None:
-            return advice
-        size = np.abs(rows.data)
-        entries = np.argpartition(size, -min(len(size), 64))[-64:]
-        largest: dict[int, float] = {}
-        for entry in entries[np.argsort(size[entries])[::-1]]:
-            largest.setdefault(int(rows.indices[entry]), float(rows.data[entry]))
-        named = ", ".join(f"{self.problem.name_of(j)} ({value:.3g})" for j, value in list(largest.items())[:3])
-        return f"{advice}. The columns with the largest values are {named}"
+        return advice(self.problem, self.training.rate)
+
+
+def advice(problem: Problem, rate: float) -> str:
+    """What to do about a training that runs away, with the columns that may be why."""
+    rows = problem.rows
+    what = (
+        "Encode integer ids with FrameEncoder({'user_id': OneHot(), ...}), scale numeric columns (Numeric() in it, "
+        f"or StandardScaler), lower learning_rate={rate:.3g} or raise l2_factors"
+    )
+    if rows.data is None:
+        return what
+    size = np.abs(rows.data)
+    entries = np.argpartition(size, -min(len(size), 64))[-64:]
+    largest: dict[int, float] = {}
+    for entry in entries[np.argsort(size[entries])[::-1]]:
+        largest.setdefault(int(rows.indices[entry]), float(rows.data[entry]))
+    named = ", ".join(f"{problem.name_of(j)} ({value:.3g})" for j, value in list(largest.items())[:3])
+    return f"{what}. The columns with the largest values are {named}"
+
+
+def _check_place(file: Path) -> None:
+    if not file.name or file.is_dir():
+        raise IsADirectoryError(f"checkpoint must name a file, got {str(file)!r}, a folder")
+    if not file.absolute().parent.is_dir():
+        raise FileNotFoundError(f"checkpoint: there is no folder {file.absolute().parent}")
 
 
 class Interrupted(KeyboardInterrupt):

@@ -17,6 +17,7 @@ __all__ = ["FTRL", "SGD", "AdaGrad", "Adam"]
 # Rows of a minibatch, and the fewest non-zeros for which finding the columns pays: see `batch_size` in AdaGrad.
 _BATCH = 2048
 _WORTH_BATCHING = 1 << 19
+_SLOWEST = 1 - 1e-6  # decay of a mean in float32
 _FEWEST_BATCHES = 128  # in an epoch: the first steps of fewer, all of full length, may run away
 
 
@@ -320,8 +321,8 @@ class Adam(_FirstOrder):
         for option in ("beta1", "beta2"):
             value = getattr(self, option)
             check_positive(value, f"Adam({option})", zero=True)
-            if not value < 1:
-                raise ValueError(f"Adam({option}) must be less than 1, got {value!r}")
+            if not value <= _SLOWEST:
+                raise ValueError(f"Adam({option}) must be at most {_SLOWEST}, got {value!r}")
         return self._method(problem, beta1=self.beta1, beta2=self.beta2)
 
 

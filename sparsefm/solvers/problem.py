@@ -1,23 +1,32 @@
-"""What every solver is given. It gives back the parameters."""
+"""What every solver is given, and how it complains. It gives back the parameters."""
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 
 from ..model import FMParams
 from ..validation import Rows
 
-__all__ = ["LOSSES", "DivergenceError", "Problem", "losses", "mean_loss"]
+__all__ = ["HALVINGS", "LOSSES", "DivergenceError", "Problem", "losses", "mean_loss", "warn"]
 
 
 class DivergenceError(ValueError):
     """Training left the finite numbers, or ran away from them."""
 
+
+HALVINGS = 12  # of the step, before a training that runs away is given up
+
+_HOUSE = str(Path(__file__).parents[1]) + os.sep
 
 # Names of the pointwise losses and their numbers in _kernels/losses.h, where they are defined.
 LOSSES = {"squared": 0, "logistic": 1, "hinge": 2, "poisson": 3, "huber": 4, "quantile": 5}
@@ -58,6 +67,14 @@ class Problem:
     recall: Callable[[list[dict[str, Any]]], None] | None = None  # called with the records of the epochs before it
     progress: Callable[[int, float], None] | None = None  # called within long epochs with the epoch and the share done
     name_of: Callable[[int], str] = field(default=lambda j: f"column {j}")  # what errors call a feature
+
+
+def warn(message: str) -> None:
+    """A ConvergenceWarning at the line that called the package."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HOUSE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, ConvergenceWarning, stacklevel=level)
 
 
 def losses(loss: str, y: NDArray[Any], score: NDArray[Any], shape: float = 0.0) -> NDArray[np.float64]:

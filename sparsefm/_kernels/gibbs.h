@@ -1,0 +1,432 @@
+/* Exact conditionals of a second-order machine: of (v_j, w_j) of one column given everything else, for coordinate
+ * descent (the mode) and Gibbs sampling (a draw).
+ *
+ * With q_i = Σ_{l≠j} v_l x_il a score is linear in (v_j, w_j): score_i = rest_i + x_ij (w_j + ⟨v_j, q_i⟩). So all that
+ * the data say of column j is the Gram matrix, over its rows, of
+ *
+ *     h_i = (x q_i, x, r_i) √s_i          k + 2 numbers, r_i the residual, s_i the row's weight
+ *
+ * and the conditional is normal with precision Λ + α Σ s x² (q, 1)(q, 1)ᵀ. Columns of one field, at most one of which a
+ * row has, do not meet in any row: they are drawn side by side, exactly.
+ *
+ * Where the columns are those of an entity (a user with all that is said of him), the rows of an entity enter through
+ * one Gram matrix of (q, 1, r), q now of everything but the entity: a row costs the same however much is said of its
+ * user, and the columns of the entity are then drawn from these matrices alone (Rendle 2013, Scaling Factorization
+ * Machines to Relational Data, whose blocks these are).
+ *
+ * A Gram matrix is kept as its lower triangle in blocks of 16: row f has the columns up to the end of its block, from
+ * gram_row(f) on. Sums run over 256 rows in REAL and then in double; rows are cut into segments by their number alone.
+ *
+ * A vector of a column, an entity or a row has `width` numbers: k factors, then the weight, zero lanes behind them.
+ * Where it is one of a table of entities that rows look up, the weight's place holds bias − ½‖vector‖², so that with S
+ * the sum over a row's entities its score is w0 + Σ places + ½‖S‖².
+ */
+#include "rows.h"
+#ifndef SPARSEFM_GIBBS
+#define SPARSEFM_GIBBS
+#include "random.h"
+#define PANEL 32   /* rows whose products are added at a time */
+#define FLUSH 8    /* panels between additions to the sums in double */
+#define MOST_PARTNERS 8
+#define PARTNERS_AHEAD 16
+
+static inline ptrdiff_t gram_row(ptrdiff_t f) {
+    const ptrdiff_t v = f >> 4;
+    return 128 * v * (v + 1) + 16 * (v + 1) * (f & 15);
+}
+
+typedef struct {
+    ptrdiff_t k, width, n_partners;
+    const int32_t *entities[MOST_PARTNERS]; /* (n_rows,) of each partner */
+    const void *tables[MOST_PARTNERS];      /* (n_entities, width) of each */
+    double w0;
+    const void *target, *weight; /* (n_rows,) in the order of the rows; weight: NULL if all one */
+    const int32_t *starts;       /* (n_segments + 1,) */
+    void *grams;                 /* (n_segments, size) */
+    void *residual;              /* (n_rows,) or NULL */
+    void *total;                 /* (n_rows, width): the sum over the partners, or NULL */
+    double *sums;                /* (n_segments, 2): Σ s r and Σ s r² */
+    double *scratch;             /* (size,) and PANEL rows of `width`, twice */
+} gather_args;
+
+typedef struct {
+    ptrdiff_t k, width;
+    const int32_t *starts, *columns; /* (n_segments + 1,) entries of a segment; (n_segments,) whose column it is */
+    const int32_t *rows;             /* (n_entries,) rows, or entities */
+    const void *data;                /* (n_entries,) or NULL */
+    const void *weight;              /* (n_rows,) or NULL */
+    void *total, *residual;          /* (n_rows, width) and (n_rows,): of rows */
+    void *own, *of_entities;         /* (n_entities, width), (n_entities, size): of entities */
+    const void *old, *step;          /* (n_columns, width): what the columns are, and by how much they move */
+    void *grams;                     /* (n_segments, size) */
+    double *scratch;
+} column_args;
+
+typedef struct {
+    ptrdiff_t k, width;
+    const int32_t *segments; /* (n_columns + 1,) */
+    const void *grams;       /* (n_segments, size) */
+    int apart;               /* the residuals leave the columns' own part out */
+    const void *values;      /* (n_columns,) x of each column, or NULL */
+    const int64_t *features; /* (n_columns,) */
+    const int32_t *group;    /* (n_columns,) */
+    const double *mean, *precision; /* (n_groups, k + 1) of the prior */
+    const double *strength;  /* (n_columns,) that the precision is multiplied by, or NULL */
+    double alpha;
+    int noise;
+    uint64_t key;
+    const void *old;         /* (n_columns, width) */
+    void *step;
+    double *slope;           /* (n_columns,) largest |gradient| of log density at old */
+    double *scratch;         /* (size,) and (k + 1) · (k + 4) */
+} draw_args;
+
+#define FOR_ROWS_OF_TILE(n, FUNCTION, ...)              \
+    switch (n) {                                        \
+    case 8: FUNCTION(8, __VA_ARGS__); break;            \
+    case 7: FUNCTION(7, __VA_ARGS__); break;            \
+    case 6: FUNCTION(6, __VA_ARGS__); break;            \
+    case 5: FUNCTION(5, __VA_ARGS__); break;            \
+    case 4: FUNCTION(4, __VA_ARGS__); break;            \
+    case 3: FUNCTION(3, __VA_ARGS__); break;            \
+    case 2: FUNCTION(2, __VA_ARGS__); break;            \
+    default: FUNCTION(1, __VA_ARGS__); break;           \
+    }
+#endif
+
+/* Adds the products of F ≤ 16 numbers from place f on with W from c on, over the rows of a panel. */
+INLINE void FN(gram_tile)(const int F, REAL *gram, const REAL *panel, ptrdiff_t width, int n, ptrdiff_t f, ptrdiff_t c) {
+    vec g[16];
+    for (int i = 0; i < F; i++) g[i] = FN(load)(gram + gram_row(f + i) + c);
+    for (int r = 0; r < n; r++) {
+        const REAL *row = panel + r * width;
+        const vec h = FN(load)(row + c);
+        for (int i = 0; i < F; i++) g[i] += h * row[f + i];
+    }
+    for (int i = 0; i < F; i++) FN(store)(gram + gram_row(f + i) + c, g[i]);
+}
+
+LOCAL void FN(gram_panel)(REAL *gram, const REAL *panel, ptrdiff_t width, int n, ptrdiff_t d) {
+    ptrdiff_t f = 0;
+    while (f < d) {
+        const ptrdiff_t columns = ((f >> 4) + 1) * 16, left = (columns < d ? columns : d) - f;
+        ptrdiff_t tile = left < 8 ? left : 8;
+        if (W >= 16 && left >= 9 && left <= 12) tile = left; /* as many sums at once as hide the latency of one */
+        for (ptrdiff_t c = 0; c < columns; c += W) {
+            switch (W >= 16 ? tile : 0) {
+            case 9: FN(gram_tile)(9, gram, panel, width, n, f, c); continue;
+            case 10: FN(gram_tile)(10, gram, panel, width, n, f, c); continue;
+            case 11: FN(gram_tile)(11, gram, panel, width, n, f, c); continue;
+            case 12: FN(gram_tile)(12, gram, panel, width, n, f, c); continue;
+            default: break;
+            }
+            FOR_ROWS_OF_TILE(tile, FN(gram_tile), gram, panel, width, n, f, c);
+        }
+        f += tile;
+    }
+}
+
+/* A sum that is going on: panels into `gram`, that now and then into `total`. */
+typedef struct {
+    REAL *gram, *panel;
+    double *total;
+    ptrdiff_t width, d, size;
+    int filled, panels;
+} FN(sum_t);
+#define sum_t FN(sum_t)
+
+INLINE sum_t FN(sum_begin)(double *scratch, ptrdiff_t width, ptrdiff_t d) {
+    const ptrdiff_t size = gram_row(d - 1) + (((d - 1) >> 4) + 1) * 16;
+    sum_t s = {(REAL *)(scratch + size), NULL, scratch, width, d, size, 0, 0};
+    s.panel = s.gram + size;
+    memset(s.total, 0, size * sizeof(double));
+    memset(s.gram, 0, size * sizeof(REAL));
+    memset(s.panel, 0, PANEL * width * sizeof(REAL));
+    return s;
+}
+
+LOCAL void FN(sum_flush)(sum_t *s) {
+    for (ptrdiff_t i = 0; i < s->size; i++) s->total[i] += s->gram[i];
+    memset(s->gram, 0, s->size * sizeof(REAL));
+    s->panels = 0;
+}
+
+INLINE void FN(sum_row)(sum_t *s) { /* the row s->panel + s->filled · width is complete */
+    if (++s->filled < PANEL) return;
+    FN(gram_panel)(s->gram, s->panel, s->width, PANEL, s->d);
+    s->filled = 0;
+    if (++s->panels == FLUSH) FN(sum_flush)(s);
+}
+
+LOCAL void FN(sum_end)(sum_t *s, REAL *out) {
+    FN(gram_panel)(s->gram, s->panel, s->width, s->filled, s->d);
+    FN(sum_flush)(s);
+    for (ptrdiff_t i = 0; i < s->size; i++) out[i] = (REAL)s->total[i];
+    memset(s->total, 0, s->size * sizeof(double));
+    s->filled = 0;
+}
+
+/* Sum S of a row's partners into out, and its score less w0. */
+INLINE REAL FN(row_of)(const gather_args *a, ptrdiff_t row, REAL *out) {
+    const ptrdiff_t k = a->k, width = a->width;
+    vec squares = FN(zero)();
+    REAL places = 0;
+    for (ptrdiff_t p = 0; p < a->n_partners; p++)
+        places += ((const REAL *)a->tables[p])[a->entities[p][row] * width + k];
+    for (ptrdiff_t l = 0; l < width; l += W) {
+        vec sum = FN(zero)();
+        for (ptrdiff_t p = 0; p < a->n_partners; p++)
+            sum += FN(load)((const REAL *)a->tables[p] + a->entities[p][row] * width + l);
+        if (l + W > k) { /* the places of the weight and behind are none of a vector's */
+            REAL lanes[W];
+            FN(store)(lanes, sum);
+            for (ptrdiff_t i = k > l ? k - l : 0; i < W; i++) lanes[i] = 0;
+            sum = FN(load)(lanes);
+        }
+        squares += sum * sum;
+        FN(store)(out + l, sum);
+    }
+    return places + (REAL)0.5 * FN(sum)(squares);
+}
+
+INLINE void FN(fetch_partners)(const gather_args *a, ptrdiff_t row) {
+    for (ptrdiff_t p = 0; p < a->n_partners; p++)
+        PREFETCH_READ((const REAL *)a->tables[p] + a->entities[p][row] * a->width);
+}
+
+/* The Gram matrices of segments start … stop, each of the rows of one entity. */
+LOCAL void FN(gather)(const gather_args *a, ptrdiff_t start, ptrdiff_t stop) {
+    const REAL *target = a->target, *weight = a->weight;
+    sum_t s = FN(sum_begin)(a->scratch, a->width, a->k + 2);
+    for (ptrdiff_t g = start; g < stop; g++) {
+        for (ptrdiff_t row = a->starts[g]; row < a->starts[g + 1]; row++) {
+            REAL *h = s.panel + s.filled * a->width;
+            if (row + PARTNERS_AHEAD < a->starts[stop]) FN(fetch_partners)(a, row + PARTNERS_AHEAD);
+            const REAL r = target[row] - (REAL)a->w0 - FN(row_of)(a, row, h);
+            if (weight) {
+                const REAL root = (REAL)sqrt(weight[row]);
+                for (ptrdiff_t l = 0; l < a->k; l++) h[l] *= root;
+                h[a->k] = root;
+                h[a->k + 1] = root * r;
+            } else {
+                h[a->k] = 1;
+                h[a->k + 1] = r;
+            }
+            FN(sum_row)(&s);
+        }
+        FN(sum_end)(&s, (REAL *)a->grams + g * s.size);
+    }
+}
+
+/* Residuals of the rows of segments start … stop, their sums, and if wanted the sums of their partners. */
+LOCAL void FN(residuals)(const gather_args *a, ptrdiff_t start, ptrdiff_t stop) {
+    const REAL *target = a->target, *weight = a->weight;
+    REAL *residual = a->residual;
+    for (ptrdiff_t g = start; g < stop; g++) {
+        double first = 0, second = 0;
+        for (ptrdiff_t row = a->starts[g]; row < a->starts[g + 1]; row++) {
+            REAL *out = a->total ? (REAL *)a->total + row * a->width : (REAL *)a->scratch;
+            if (row + PARTNERS_AHEAD < a->starts[stop]) FN(fetch_partners)(a, row + PARTNERS_AHEAD);
+            const REAL r = target[row] - (REAL)a->w0 - FN(row_of)(a, row, out);
+            const double s = weight ? weight[row] : 1;
+            first += s * r;
+            second += s * r * r;
+            residual[row] = r;
+        }
+        a->sums[2 * g] = first;
+        a->sums[2 * g + 1] = second;
+    }
+}
+
+/* The Gram matrices of segments of columns over the rows themselves. */
+LOCAL void FN(columns_of_rows)(const column_args *a, ptrdiff_t start, ptrdiff_t stop) {
+    const REAL *data = a->data, *weight = a->weight, *residual = a->residual;
+    sum_t s = FN(sum_begin)(a->scratch, a->width, a->k + 2);
+    for (ptrdiff_t g = start; g < stop; g++) {
+        const REAL *v = (const REAL *)a->old + a->columns[g] * a->width;
+        for (ptrdiff_t p = a->starts[g]; p < a->starts[g + 1]; p++) {
+            const ptrdiff_t row = a->rows[p];
+            const REAL *q = (const REAL *)a->total + row * a->width;
+            REAL *h = s.panel + s.filled * a->width;
+            const REAL x = data ? data[p] : 1, root = weight ? (REAL)sqrt(weight[row]) : 1, scale = x * root;
+            if (p + PARTNERS_AHEAD < a->starts[stop]) {
+                PREFETCH_READ((const REAL *)a->total + a->rows[p + PARTNERS_AHEAD] * a->width);
+                PREFETCH_READ(residual + a->rows[p + PARTNERS_AHEAD]);
+            }
+            for (ptrdiff_t l = 0; l < a->k; l++) h[l] = scale * (q[l] - x * v[l]);
+            h[a->k] = scale;
+            h[a->k + 1] = root * residual[row];
+            FN(sum_row)(&s);
+        }
+        FN(sum_end)(&s, (REAL *)a->grams + g * s.size);
+    }
+}
+
+/* Moves the columns of segments start … stop: the totals and residuals of their rows follow. */
+LOCAL void FN(move_rows)(const column_args *a, ptrdiff_t start, ptrdiff_t stop) {
+    const REAL *data = a->data;
+    REAL *residual = a->residual;
+    const ptrdiff_t k = a->k;
+    for (ptrdiff_t g = start; g < stop; g++) {
+        const REAL *v = (const REAL *)a->old + a->columns[g] * a->width;
+        const REAL *step = (const REAL *)a->step + a->columns[g] * a->width;
+        for (ptrdiff_t p = a->starts[g]; p < a->starts[g + 1]; p++) {
+            const ptrdiff_t row = a->rows[p];
+            const REAL x = data ? data[p] : 1;
+            REAL *q = (REAL *)a->total + row * a->width;
+            REAL moved = step[k];
+            for (ptrdiff_t l = 0; l < k; l++) {
+                moved += step[l] * (q[l] - x * v[l]);
+                q[l] += x * step[l];
+            }
+            residual[row] -= x * moved;
+        }
+    }
+}
+
+/* y = G δ for places 0 … k of a Gram matrix; in double. */
+LOCAL void FN(times)(const REAL *gram, ptrdiff_t k, const double *delta, double *y) {
+    for (ptrdiff_t f = 0; f <= k; f++) y[f] = 0;
+    for (ptrdiff_t f = 0; f <= k; f++) {
+        const REAL *row = gram + gram_row(f);
+        double sum = row[f] * delta[f];
+        for (ptrdiff_t l = 0; l < f; l++) {
+            sum += row[l] * delta[l];
+            y[l] += row[l] * delta[f];
+        }
+        y[f] += sum;
+    }
+}
+
+/* The Gram matrices of segments of columns over entities, each of which brings its own. */
+LOCAL void FN(columns_of_entities)(const column_args *a, ptrdiff_t start, ptrdiff_t stop) {
+    const ptrdiff_t k = a->k, width = a->width;
+    const REAL *data = a->data;
+    sum_t s = FN(sum_begin)(a->scratch, width, k + 2);
+    REAL *u = s.panel; /* of the rest of the entity */
+    for (ptrdiff_t g = start; g < stop; g++) {
+        const REAL *v = (const REAL *)a->old + a->columns[g] * width;
+        memset(s.total, 0, s.size * sizeof(double));
+        for (ptrdiff_t p = a->starts[g]; p < a->starts[g + 1]; p++) {
+            const ptrdiff_t b = a->rows[p];
+            const REAL x = data ? data[p] : 1, square = x * x;
+            const REAL *own = (const REAL *)a->own + b * width, *gram = (const REAL *)a->of_entities + b * s.size;
+            const REAL *mean = gram + gram_row(k), *slope = gram + gram_row(k + 1);
+            const REAL count = mean[k], first = slope[k];
+            for (ptrdiff_t l = 0; l < k; l++) u[l] = own[l] - x * v[l];
+            for (ptrdiff_t f = 0; f < k; f++) {
+                const REAL *row = gram + gram_row(f);
+                double *out = s.total + gram_row(f);
+                const REAL m = mean[f], uf = u[f];
+                for (ptrdiff_t l = 0; l <= f; l++) out[l] += square * (row[l] + m * u[l] + uf * (mean[l] + count * u[l]));
+            }
+            double *out = s.total + gram_row(k), *last = s.total + gram_row(k + 1);
+            for (ptrdiff_t l = 0; l < k; l++) {
+                out[l] += square * (mean[l] + count * u[l]);
+                last[l] += x * (slope[l] + first * u[l]);
+            }
+            out[k] += square * count;
+            last[k] += x * first;
+        }
+        REAL *out = (REAL *)a->grams + g * s.size;
+        for (ptrdiff_t i = 0; i < s.size; i++) out[i] = (REAL)s.total[i];
+    }
+}
+
+/* Moves the columns of segments start … stop: the vectors of their entities follow, and what is left of the residuals
+ * in their Gram matrices. */
+LOCAL void FN(move_entities)(const column_args *a, ptrdiff_t start, ptrdiff_t stop) {
+    const ptrdiff_t k = a->k, width = a->width, size = gram_row(k + 1) + (((k + 1) >> 4) + 1) * 16;
+    const REAL *data = a->data;
+    double *delta = a->scratch, *y = a->scratch + width;
+    for (ptrdiff_t g = start; g < stop; g++) {
+        const REAL *v = (const REAL *)a->old + a->columns[g] * width;
+        const REAL *step = (const REAL *)a->step + a->columns[g] * width;
+        for (ptrdiff_t p = a->starts[g]; p < a->starts[g + 1]; p++) {
+            const ptrdiff_t b = a->rows[p];
+            const REAL x = data ? data[p] : 1;
+            REAL *own = (REAL *)a->own + b * width, *gram = (REAL *)a->of_entities + b * size;
+            double bias = step[k];
+            for (ptrdiff_t l = 0; l < k; l++) {
+                bias += (double)step[l] * (own[l] - x * v[l]);
+                delta[l] = (double)x * step[l];
+            }
+            delta[k] = x * bias;
+            FN(times)(gram, k, delta, y);
+            REAL *slope = gram + gram_row(k + 1);
+            for (ptrdiff_t l = 0; l <= k; l++) {
+                slope[l] = (REAL)(slope[l] - y[l]);
+                own[l] = (REAL)(own[l] + delta[l]);
+            }
+        }
+    }
+}
+
+/* Steps of columns start … stop to the mode of their conditional, or to a draw from it. */
+LOCAL void FN(draw)(const draw_args *a, ptrdiff_t start, ptrdiff_t stop) {
+    const ptrdiff_t k = a->k, n = k + 1, width = a->width, size = gram_row(k + 1) + (((k + 1) >> 4) + 1) * 16;
+    double *sum = a->scratch, *P = sum + size, *g = P + n * n, *old = g + n, *y = old + n;
+    const REAL *values = a->values;
+    for (ptrdiff_t j = start; j < stop; j++) {
+        const ptrdiff_t from = a->segments[j], to = a->segments[j + 1];
+        const REAL *gram = (const REAL *)a->grams + from * size, *now = (const REAL *)a->old + j * width;
+        REAL *step = (REAL *)a->step + j * width;
+        const double x = values ? values[j] : 1, strength = a->strength ? a->strength[j] : 1;
+        const double *mean = a->mean + a->group[j] * n, *precision = a->precision + a->group[j] * n;
+        for (ptrdiff_t i = 0; i < size; i++) sum[i] = gram[i];
+        for (ptrdiff_t t = from + 1; t < to; t++) {
+            gram += size;
+            for (ptrdiff_t i = 0; i < size; i++) sum[i] += gram[i];
+        }
+        const double *slope = sum + gram_row(k + 1), each = a->alpha * x * x;
+        for (ptrdiff_t f = 0; f < n; f++) {
+            const double *row = sum + gram_row(f);
+            old[f] = now[f];
+            g[f] = a->alpha * x * slope[f] + strength * precision[f] * (mean[f] - old[f]);
+            for (ptrdiff_t l = 0; l <= f; l++) P[f * n + l] = each * row[l];
+            if (a->apart) {
+                double own = 0;
+                for (ptrdiff_t l = 0; l <= f; l++) own += P[f * n + l] * now[l];
+                for (ptrdiff_t l = f + 1; l < n; l++) own += each * sum[gram_row(l) + f] * now[l];
+                g[f] -= own;
+            }
+        }
+        double largest = 0;
+        for (ptrdiff_t f = 0; f < n; f++) {
+            largest = fabs(g[f]) > largest || g[f] != g[f] ? fabs(g[f]) : largest;
+            P[f * n + f] += strength * precision[f];
+        }
+        a->slope[j] = largest;
+        /* Cholesky, P = L Lᵀ, row by row; then L y = g */
+        for (ptrdiff_t f = 0; f < n; f++) {
+            double *row = P + f * n;
+            for (ptrdiff_t l = 0; l < f; l++) {
+                const double *other = P + l * n;
+                double left = row[l];
+                for (ptrdiff_t i = 0; i < l; i++) left -= row[i] * other[i];
+                row[l] = left * other[l]; /* the diagonal holds reciprocals */
+            }
+            double left = row[f], right = g[f];
+            for (ptrdiff_t i = 0; i < f; i++) {
+                left -= row[i] * row[i];
+                right -= row[i] * y[i];
+            }
+            row[f] = 1 / sqrt(left);
+            y[f] = right * row[f];
+        }
+        if (a->noise) {
+            const uint64_t key = mixed64(a->key ^ mixed64((uint64_t)a->features[j] + GOLDEN));
+            for (ptrdiff_t f = 0; f < n; f++) y[f] += normal_quantile(uniform_at(key, (uint64_t)f));
+        }
+        for (ptrdiff_t f = n - 1; f >= 0; f--) { /* Lᵀ step = y */
+            const double value = y[f] * P[f * n + f];
+            for (ptrdiff_t l = 0; l < f; l++) y[l] -= P[f * n + l] * value;
+            step[f] = (REAL)value;
+        }
+    }
+}
+
+#undef sum_t
+#undef vec
+#undef mask_t
+#undef params_t

@@ -1,0 +1,281 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Bindings of gibbs.h: Gram matrices of columns, draws from their conditionals, and what follows from a draw. `start`
+and `stop` are segments or columns; any cut of their range gives the same bits."""
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+ctypedef fused REAL:
+    float
+    double
+
+cdef extern from *:
+    """
+    #define BODY "gibbs.h"
+    #include "instances.h"
+
+    enum { OF_ROWS, MOVE_ROWS, OF_ENTITIES, MOVE_ENTITIES };
+
+    #define DISPATCH_I32(name, isa, is_f64, ...)                     \\
+        do {                                                         \\
+            if (is_f64) DISPATCH_F64(name, i32, isa, __VA_ARGS__);   \\
+            else DISPATCH_F32(name, i32, isa, __VA_ARGS__);          \\
+        } while (0)
+
+    static void run_gather(int isa, int is_f64, const gather_args *a, ptrdiff_t start, ptrdiff_t stop) {
+        if (a->grams) DISPATCH_I32(gather, isa, is_f64, a, start, stop);
+        else DISPATCH_I32(residuals, isa, is_f64, a, start, stop);
+    }
+    static void run_columns(int isa, int is_f64, int what, const column_args *a, ptrdiff_t start, ptrdiff_t stop) {
+        switch (what) {
+        case OF_ROWS: DISPATCH_I32(columns_of_rows, isa, is_f64, a, start, stop); break;
+        case MOVE_ROWS: DISPATCH_I32(move_rows, isa, is_f64, a, start, stop); break;
+        case OF_ENTITIES: DISPATCH_I32(columns_of_entities, isa, is_f64, a, start, stop); break;
+        default: DISPATCH_I32(move_entities, isa, is_f64, a, start, stop); break;
+        }
+    }
+    static void run_draw(int isa, int is_f64, const draw_args *a, ptrdiff_t start, ptrdiff_t stop) {
+        DISPATCH_I32(draw, isa, is_f64, a, start, stop);
+    }
+    """
+    enum: MOST_PARTNERS
+    enum: PANEL
+    int OF_ROWS, MOVE_ROWS, OF_ENTITIES, MOVE_ENTITIES
+
+    ctypedef struct gather_args:
+        Py_ssize_t k, width, n_partners
+        const int32_t **entities
+        const void **tables
+        double w0
+        const void *target
+        const void *weight
+        const int32_t *starts
+        void *grams
+        void *residual
+        void *total
+        double *sums
+        double *scratch
+
+    ctypedef struct column_args:
+        Py_ssize_t k, width
+        const int32_t *starts
+        const int32_t *columns
+        const int32_t *rows
+        const void *data
+        const void *weight
+        void *total
+        void *residual
+        void *own
+        void *of_entities
+        const void *old
+        const void *step
+        void *grams
+        double *scratch
+
+    ctypedef struct draw_args:
+        Py_ssize_t k, width
+        const int32_t *segments
+        const void *grams
+        int apart
+        const void *values
+        const int64_t *features
+        const int32_t *group
+        const double *mean
+        const double *precision
+        const double *strength
+        double alpha
+        int noise
+        uint64_t key
+        const void *old
+        void *step
+        double *slope
+        double *scratch
+
+    Py_ssize_t gram_row(Py_ssize_t f)
+    double normal_quantile(double p) nogil
+    double normal_share(double x) nogil
+    double truncated_normal(double lo, double hi, double u) nogil
+    double uniform_at(uint64_t key, uint64_t counter) nogil
+    uint64_t mixed64(uint64_t z) nogil
+    void run_gather(int isa, int is_f64, const gather_args *a, Py_ssize_t start, Py_ssize_t stop) nogil
+    void run_columns(int isa, int is_f64, int what, const column_args *a, Py_ssize_t start, Py_ssize_t stop) nogil
+    void run_draw(int isa, int is_f64, const draw_args *a, Py_ssize_t start, Py_ssize_t stop) nogil
+
+most_partners = MOST_PARTNERS
+
+
+def size_of_gram(Py_ssize_t k):
+    """Numbers of a Gram matrix of k factors, the weight and the residual; layout in gibbs.h."""
+    return gram_row(k + 1) + (((k + 1) >> 4) + 1) * 16
+
+
+def row_of_gram(Py_ssize_t f):
+    """Where row f of a Gram matrix begins."""
+    return gram_row(f)
+
+
+def scratch_of(Py_ssize_t k, Py_ssize_t width):
+    """Doubles that each call needs for itself."""
+    return 2 * size_of_gram(k) + (PANEL + 2) * width + (k + 1) * (k + 5)
+
+
+def gather(
+    list tables,                    # IN (n_entities, width) of each partner
+    list entities,                  # IN (n_rows,) int32 of each partner
+    const REAL[::1] target,         # IN (n_rows,)
+    const REAL[::1] weight,         # IN (n_rows,), None: all one
+    const int32_t[::1] starts,      # IN (n_segments + 1,)
+    REAL[:, ::1] grams,             # OUT (n_segments, size): segments start … stop; None: residuals instead
+    REAL[::1] residual,             # OUT (n_rows,), None with grams
+    REAL[:, ::1] total,             # OUT (n_rows, width) sums of the partners' vectors, or None
+    double[:, ::1] sums,            # OUT (n_segments, 2): Σ weight · residual and of its square; None with grams
+    double[::1] scratch,
+    double w0,
+    Py_ssize_t k,
+    Py_ssize_t width,
+    Py_ssize_t start,
+    Py_ssize_t stop,
+    int isa,
+):
+    """Gram matrices of (vectors of the partners, 1, residual) over the rows of each segment, or the residuals."""
+    cdef gather_args a
+    cdef const REAL[:, ::1] table
+    cdef const int32_t[::1] of
+    cdef Py_ssize_t p
+    if start >= stop:
+        return
+    a.k, a.width, a.n_partners, a.w0 = k, width, len(tables), w0
+    for p in range(a.n_partners):
+        table, of = tables[p], entities[p]
+        a.tables[p] = &table[0, 0]
+        a.entities[p] = &of[0]
+    a.target = &target[0]
+    a.weight = NULL if weight is None else &weight[0]
+    a.starts = &starts[0]
+    a.grams = NULL if grams is None else &grams[0, 0]
+    a.residual = NULL if residual is None else &residual[0]
+    a.total = NULL if total is None else &total[0, 0]
+    a.sums = NULL if sums is None else &sums[0, 0]
+    a.scratch = &scratch[0]
+    with nogil:
+        run_gather(isa, sizeof(REAL) == 8, &a, start, stop)
+
+
+def columns(
+    const REAL[:, ::1] old,         # IN (n_columns, width)
+    const REAL[:, ::1] step,        # IN (n_columns, width); None: Gram matrices, else the columns are moved by it
+    REAL[:, ::1] total,             # INOUT (n_rows, width) of rows, or the vectors (n_entities, width) of entities
+    REAL[::1] residual,             # INOUT (n_rows,); None with entities
+    REAL[:, ::1] of_entities,       # INOUT (n_entities, size) Gram matrices; None with rows
+    const REAL[::1] weight,         # IN (n_rows,), None: all one
+    const int32_t[::1] starts,      # IN (n_segments + 1,) entries
+    const int32_t[::1] of,          # IN (n_segments,) column of each segment
+    const int32_t[::1] rows,        # IN (n_entries,) rows or entities
+    const REAL[::1] data,           # IN (n_entries,), None: every value is one
+    REAL[:, ::1] grams,             # OUT (n_segments, size): segments start … stop; None with step
+    double[::1] scratch,
+    Py_ssize_t k,
+    Py_ssize_t start,
+    Py_ssize_t stop,
+    int isa,
+):
+    """Gram matrices of columns over rows or over entities, or what follows when they move."""
+    cdef column_args a
+    cdef int what
+    if start >= stop:
+        return
+    a.k, a.width = k, old.shape[1]
+    a.starts = &starts[0]
+    a.columns = &of[0]
+    a.rows = &rows[0]
+    a.data = NULL if data is None else &data[0]
+    a.weight = NULL if weight is None else &weight[0]
+    a.total = a.own = &total[0, 0]
+    a.residual = NULL if residual is None else &residual[0]
+    a.of_entities = NULL if of_entities is None else &of_entities[0, 0]
+    a.old = &old[0, 0]
+    a.step = NULL if step is None else &step[0, 0]
+    a.grams = NULL if grams is None else &grams[0, 0]
+    a.scratch = &scratch[0]
+    if of_entities is None:
+        what = OF_ROWS if step is None else MOVE_ROWS
+    else:
+        what = OF_ENTITIES if step is None else MOVE_ENTITIES
+    with nogil:
+        run_columns(isa, sizeof(REAL) == 8, what, &a, start, stop)
+
+
+def draw(
+    const REAL[:, ::1] grams,       # IN (n_segments, size)
+    const int32_t[::1] segments,    # IN (n_columns + 1,) first segment of each column
+    bint apart,                     # the residuals in grams leave the columns' own part out
+    const REAL[::1] values,         # IN (n_columns,) value of each column, None: one
+    const int64_t[::1] features,    # IN (n_columns,) what the noise of each is drawn for
+    const int32_t[::1] group,       # IN (n_columns,) of the prior
+    const double[:, ::1] mean,      # IN (n_groups, k + 1) of factors and weight
+    const double[:, ::1] precision, # IN the same
+    const double[::1] strength,     # IN (n_columns,) times the precision, None: one
+    double alpha,                   # precision of the residuals
+    bint noise,                     # a draw; else the mode
+    uint64_t key,
+    const REAL[:, ::1] old,         # IN (n_columns, width)
+    REAL[:, ::1] step,              # OUT (n_columns, width)
+    double[::1] slope,              # OUT (n_columns,) largest |gradient| of the log density at old
+    double[::1] scratch,
+    Py_ssize_t start,
+    Py_ssize_t stop,
+    int isa,
+):
+    """Steps of columns start … stop to a draw from their conditionals or to its mode."""
+    cdef draw_args a
+    if start >= stop:
+        return
+    a.k, a.width = mean.shape[1] - 1, old.shape[1]
+    a.segments = &segments[0]
+    a.grams = &grams[0, 0]
+    a.apart = apart
+    a.values = NULL if values is None else &values[0]
+    a.features = &features[0]
+    a.group = &group[0]
+    a.mean = &mean[0, 0]
+    a.precision = &precision[0, 0]
+    a.strength = NULL if strength is None else &strength[0]
+    a.alpha = alpha
+    a.noise = noise
+    a.key = key
+    a.old = &old[0, 0]
+    a.step = &step[0, 0]
+    a.slope = &slope[0]
+    a.scratch = &scratch[0]
+    with nogil:
+        run_draw(isa, sizeof(REAL) == 8, &a, start, stop)
+
+
+def latents(
+    REAL[::1] out,                  # OUT (n_rows,): score plus a standard normal between the row's bounds
+    const REAL[::1] score,          # IN (n_rows,)
+    const int32_t[::1] level,       # IN (n_rows,) of the target
+    const double[::1] cuts,         # IN (n_levels + 1,) ascending, from −inf to inf
+    const int64_t[::1] rows,        # IN (n_rows,) what the noise of each is drawn for
+    uint64_t key,
+    Py_ssize_t start,
+    Py_ssize_t stop,
+):
+    """Draws of the latent normals of rows start … stop, each between the cuts of its level."""
+    cdef Py_ssize_t i
+    cdef double s
+    with nogil:
+        for i in range(start, stop):
+            s = score[i]
+            out[i] = <REAL>(s + truncated_normal(cuts[level[i]] - s, cuts[level[i] + 1] - s,
+                                                 uniform_at(key, <uint64_t>rows[i])))
+
+
+def normal_quantiles(const double[::1] p, double[::1] out):
+    """The standard normal's quantiles."""
+    cdef Py_ssize_t i
+    for i in range(p.shape[0]):
+        out[i] = normal_quantile(p[i])
+
+
+def mixed(uint64_t a, uint64_t b):
+    """A key made of two."""
+    return mixed64(a ^ mixed64(b + <uint64_t>0x9E3779B97F4A7C15ULL))
