@@ -1,7 +1,7 @@
 """sparsefm: factorization machines on sparse data.
 
 Read data (`datasets`), split it (`splits`), encode it (`FrameEncoder` and its columns), fit an estimator
-(`FMRegressor`, `FMClassifier`), judge it (`metrics`), recommend, save and `load`.
+(`FMRegressor`, `FMClassifier`, `FMOrdinal`), judge it (`metrics`), recommend, save and `load`.
 """
 
 from . import datasets, metrics, splits
@@ -18,8 +18,9 @@ from .encoders import (
     OneHot,
     TargetStats,
 )
-from .estimators import FMClassifier, FMRegressor, load
+from .estimators import FMClassifier, FMOrdinal, FMRegressor, load
 from .persistence import ModelFileError
+from .validation import RelationBlock
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ __all__ = [
     "Cross",
     "Date",
     "FMClassifier",
+    "FMOrdinal",
     "FMRegressor",
     "FrameEncoder",
     "Hashed",
@@ -37,6 +39,7 @@ __all__ = [
     "MultiHot",
     "Numeric",
     "OneHot",
+    "RelationBlock",
     "TargetStats",
     "datasets",
     "load",

@@ -5,6 +5,7 @@ score(x) = w0 + Σ_j w_j x_j + Σ_{j<l} ⟨v_j, v_l⟩ x_j x_l        Rendle, Fa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from ._kernels import adaptive, csr, dispatch, fm
 from .validation import Rows, check_csr
 
-__all__ = ["FMParams", "Gradient", "aligned_zeros", "gradient", "init", "represent", "score"]
+__all__ = ["FMParams", "Gradient", "Posterior", "aligned_zeros", "gradient", "init", "represent", "score"]
 
 _LINE = 64  # bytes of a cache line
 _LANES = 16  # reals of the widest vector: rows of sums are padded to it
@@ -92,6 +93,47 @@ class FMParams:
         copied = np.flatnonzero(rows >= 0)
         w[present + copied], V[present + copied] = self.w[rows[copied]], self.V[rows[copied]]
         return FMParams(self.w0, w, V)
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """Draws of a machine's parameters from their distribution given the data.
+
+    Factors are known up to a rotation only, so that their mean over draws says nothing: scores are averaged.
+
+    Attributes
+    ----------
+    w0, w, V : (n_draws,) float64, (n_draws, n_features), (n_draws, n_features, n_factors)
+    deviation : (n_draws,)
+        Standard deviation of the target around the score.
+    mean, precision : (n_draws, n_groups, n_factors + 1)
+        Of the normal distributions of factors and, last, weights, by group of features.
+    chain : (n_draws,) int32
+        Which chain each is of.
+    cuts : (n_draws, n_levels − 1), optional
+        Of an ordered target.
+    """
+
+    w0: NDArray[np.float64]
+    w: NDArray[Any]
+    V: NDArray[Any]
+    deviation: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    chain: NDArray[np.int32]
+    cuts: NDArray[np.float64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.w0)
+
+    def __getitem__(self, draw: int) -> FMParams:
+        return FMParams(float(self.w0[draw]), self.w[draw], self.V[draw])
+
+    def scores(self, X: Any, *, n_threads: int | None = None) -> Iterator[NDArray[Any]]:
+        """Raw scores (n_rows,) under each draw in turn."""
+        rows = check_csr(X, n_features=self.w.shape[1], dtype=self.w.dtype)
+        for draw in range(len(self)):
+            yield _forward(self[draw], rows, n_threads, with_sums=False)[0]
 
 
 class Gradient(NamedTuple):
@@ -230,12 +272,16 @@ def gradient(params: FMParams, X: Any, d: Any, *, n_threads: int | None = None) 
 Side = tuple[NDArray[Any], NDArray[Any]]
 
 
-def represent(params: FMParams, X_users: Any, X_items: Any, *, n_threads: int | None = None) -> tuple[Side, Side]:
+def represent(
+    params: FMParams | Posterior, X_users: Any, X_items: Any, *, n_threads: int | None = None
+) -> tuple[Side, Side]:
     """Both sides as (bias, vectors), so that the score of the sum of a user row and an item row is
 
         w0 + bias_user + bias_item + ⟨vector_user, vector_item⟩
 
-    exactly, for rows with disjoint columns: bias is a side's own linear part and pairs, the vector its Σ x_j v_j.
+    exactly, for rows with disjoint columns: bias is a side's own linear part and pairs, the vector its Σ x_j v_j. Of
+    draws, whose mean score it then is with the mean of their w0: biases are means, and vectors those of all draws, one
+    behind the other, divided by √n_draws.
 
     Parameters
     ----------
@@ -244,19 +290,26 @@ def represent(params: FMParams, X_users: Any, X_items: Any, *, n_threads: int | 
 
     Returns
     -------
-    ((n_users,), (n_users, n_factors)), ((n_items,), (n_items, n_factors))
+    ((n_users,), (n_users, n_factors)), ((n_items,), (n_items, n_factors)); of draws n_draws · n_factors
     """
-    users = check_csr(X_users, n_features=params.n_features, dtype=params.dtype, name="X_users")
-    items = check_csr(X_items, n_features=params.n_features, dtype=params.dtype, name="X_items")
+    n_features, dtype = params.w.shape[-1], params.w.dtype
+    users = check_csr(X_users, n_features=n_features, dtype=dtype, name="X_users")
+    items = check_csr(X_items, n_features=n_features, dtype=dtype, name="X_items")
     shared = np.intersect1d(users.indices, items.indices)
     if len(shared):
         raise ValueError(
             f"{len(shared)} columns are non-zero on both sides, the first being column {shared[0]}: a score splits "
             "into a user part and an item part only if each column belongs to one of them"
         )
+    each = [params[draw] for draw in range(len(params))] if isinstance(params, Posterior) else [params]
+    k, root = each[0].n_factors, dtype.type(len(each) ** 0.5)
     sides = []
     for rows in (users, items):
-        bias, sums = _forward(FMParams(0.0, params.w, params.V), rows, n_threads, with_sums=True)
-        assert sums is not None
-        sides.append((bias, sums[:, : params.n_factors]))
+        biases, vectors = np.zeros(rows.n_rows, np.float64), np.empty((rows.n_rows, len(each) * k), dtype)
+        for draw, own in enumerate(each):
+            bias, sums = _forward(FMParams(0.0, own.w, own.V), rows, n_threads, with_sums=True)
+            assert sums is not None
+            biases += bias
+            np.divide(sums[:, :k], root, out=vectors[:, draw * k : (draw + 1) * k])
+        sides.append(((biases / len(each)).astype(dtype), vectors))
     return sides[0], sides[1]

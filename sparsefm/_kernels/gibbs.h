@@ -19,7 +19,7 @@
  *
  * A vector of a column, an entity or a row has `width` numbers: k factors, then the weight, zero lanes behind them.
  * Where it is one of a table of entities that rows look up, the weight's place holds bias − ½‖vector‖², so that with S
- * the sum over a row's entities its score is w0 + Σ places + ½‖S‖².
+ * the sum over a row's entities its score is w0 + Σ places + ½‖S‖²; and the next one the bias alone.
  */
 #include "rows.h"
 #ifndef SPARSEFM_GIBBS
@@ -77,7 +77,8 @@ typedef struct {
     uint64_t key;
     const void *old;         /* (n_columns, width) */
     void *step;
-    double *slope;           /* (n_columns,) largest |gradient| of log density at old */
+    double *gain;            /* (n_columns,) gᵀ P⁻¹ g, twice what the log density gains by going to the mode */
+    double *left;            /* (n_columns, 2): Σ s r and Σ s r² after the step, or NULL; only where apart */
     double *scratch;         /* (size,) and (k + 1) · (k + 4) */
 } draw_args;
 
@@ -166,27 +167,37 @@ LOCAL void FN(sum_end)(sum_t *s, REAL *out) {
     s->filled = 0;
 }
 
-/* Sum S of a row's partners into out, and its score less w0. */
-INLINE REAL FN(row_of)(const gather_args *a, ptrdiff_t row, REAL *out) {
-    const ptrdiff_t k = a->k, width = a->width;
+/* Sum S of a row's partners into out, and its score less w0. A vector is `nvec` vectors of W, of which those from
+ * `whole` on have places that are no factors'. */
+INLINE REAL FN(row_of)(const int nvec, const gather_args *a, ptrdiff_t row, mask_t mask, REAL *out) {
+    const ptrdiff_t width = nvec * W, whole = a->k / W;
+    const REAL *rows[MOST_PARTNERS];
     vec squares = FN(zero)();
     REAL places = 0;
-    for (ptrdiff_t p = 0; p < a->n_partners; p++)
-        places += ((const REAL *)a->tables[p])[a->entities[p][row] * width + k];
-    for (ptrdiff_t l = 0; l < width; l += W) {
+    for (ptrdiff_t p = 0; p < a->n_partners; p++) {
+        rows[p] = (const REAL *)a->tables[p] + a->entities[p][row] * width;
+        places += rows[p][a->k];
+    }
+    for (ptrdiff_t v = 0; v < nvec; v++) {
         vec sum = FN(zero)();
-        for (ptrdiff_t p = 0; p < a->n_partners; p++)
-            sum += FN(load)((const REAL *)a->tables[p] + a->entities[p][row] * width + l);
-        if (l + W > k) { /* the places of the weight and behind are none of a vector's */
-            REAL lanes[W];
-            FN(store)(lanes, sum);
-            for (ptrdiff_t i = k > l ? k - l : 0; i < W; i++) lanes[i] = 0;
-            sum = FN(load)(lanes);
-        }
+        for (ptrdiff_t p = 0; p < a->n_partners; p++) sum += FN(load)(rows[p] + v * W);
+        if (v == whole) sum = W == 1 ? FN(zero)() : FN(keep)(sum, mask);
+        else if (v > whole) sum = FN(zero)();
         squares += sum * sum;
-        FN(store)(out + l, sum);
+        FN(store)(out + v * W, sum);
     }
     return places + (REAL)0.5 * FN(sum)(squares);
+}
+
+INLINE mask_t FN(mask_of)(ptrdiff_t k) {
+    mask_t mask;
+    memset(&mask, 0, sizeof mask);
+#if W > 1
+    for (ptrdiff_t i = 0; i < k % W; i++) mask[i] = -1;
+#else
+    (void)k;
+#endif
+    return mask;
 }
 
 INLINE void FN(fetch_partners)(const gather_args *a, ptrdiff_t row) {
@@ -195,22 +206,32 @@ INLINE void FN(fetch_partners)(const gather_args *a, ptrdiff_t row) {
 }
 
 /* The Gram matrices of segments start … stop, each of the rows of one entity. */
-LOCAL void FN(gather)(const gather_args *a, ptrdiff_t start, ptrdiff_t stop) {
+INLINE void FN(gather_in)(const int nvec, const gather_args *a, ptrdiff_t start, ptrdiff_t stop) {
     const REAL *target = a->target, *weight = a->weight;
-    sum_t s = FN(sum_begin)(a->scratch, a->width, a->k + 2);
+    const ptrdiff_t k = a->k, width = nvec * W, end = a->starts[stop];
+    const mask_t mask = FN(mask_of)(k);
+    const REAL w0 = (REAL)a->w0;
+    sum_t s = FN(sum_begin)(a->scratch, width, k + 2);
     for (ptrdiff_t g = start; g < stop; g++) {
         for (ptrdiff_t row = a->starts[g]; row < a->starts[g + 1]; row++) {
-            REAL *h = s.panel + s.filled * a->width;
-            if (row + PARTNERS_AHEAD < a->starts[stop]) FN(fetch_partners)(a, row + PARTNERS_AHEAD);
-            const REAL r = target[row] - (REAL)a->w0 - FN(row_of)(a, row, h);
+            REAL *h = s.panel + s.filled * width;
+            REAL r = target[row] - w0;
+            if (row + PARTNERS_AHEAD < end) FN(fetch_partners)(a, row + PARTNERS_AHEAD);
+            if (a->n_partners == 1) { /* whose score is written in its table */
+                const REAL *only = (const REAL *)a->tables[0] + a->entities[0][row] * width;
+                for (int v = 0; v < nvec; v++) FN(store)(h + v * W, FN(load)(only + v * W));
+                r -= only[k + 1];
+            } else {
+                r -= FN(row_of)(nvec, a, row, mask, h);
+            }
             if (weight) {
                 const REAL root = (REAL)sqrt(weight[row]);
-                for (ptrdiff_t l = 0; l < a->k; l++) h[l] *= root;
-                h[a->k] = root;
-                h[a->k + 1] = root * r;
+                for (ptrdiff_t l = 0; l < k; l++) h[l] *= root;
+                h[k] = root;
+                h[k + 1] = root * r;
             } else {
-                h[a->k] = 1;
-                h[a->k + 1] = r;
+                h[k] = 1;
+                h[k + 1] = r;
             }
             FN(sum_row)(&s);
         }
@@ -218,16 +239,22 @@ LOCAL void FN(gather)(const gather_args *a, ptrdiff_t start, ptrdiff_t stop) {
     }
 }
 
+LOCAL void FN(gather)(const gather_args *a, ptrdiff_t start, ptrdiff_t stop) {
+    if (a->width == 16) FN(gather_in)(16 / W, a, start, stop);
+    else FN(gather_in)((int)(a->width / W), a, start, stop);
+}
+
 /* Residuals of the rows of segments start … stop, their sums, and if wanted the sums of their partners. */
-LOCAL void FN(residuals)(const gather_args *a, ptrdiff_t start, ptrdiff_t stop) {
+INLINE void FN(residuals_in)(const int nvec, const gather_args *a, ptrdiff_t start, ptrdiff_t stop) {
     const REAL *target = a->target, *weight = a->weight;
+    const mask_t mask = FN(mask_of)(a->k);
     REAL *residual = a->residual;
     for (ptrdiff_t g = start; g < stop; g++) {
         double first = 0, second = 0;
         for (ptrdiff_t row = a->starts[g]; row < a->starts[g + 1]; row++) {
             REAL *out = a->total ? (REAL *)a->total + row * a->width : (REAL *)a->scratch;
             if (row + PARTNERS_AHEAD < a->starts[stop]) FN(fetch_partners)(a, row + PARTNERS_AHEAD);
-            const REAL r = target[row] - (REAL)a->w0 - FN(row_of)(a, row, out);
+            const REAL r = target[row] - (REAL)a->w0 - FN(row_of)(nvec, a, row, mask, out);
             const double s = weight ? weight[row] : 1;
             first += s * r;
             second += s * r * r;
@@ -236,6 +263,11 @@ LOCAL void FN(residuals)(const gather_args *a, ptrdiff_t start, ptrdiff_t stop) 
         a->sums[2 * g] = first;
         a->sums[2 * g + 1] = second;
     }
+}
+
+LOCAL void FN(residuals)(const gather_args *a, ptrdiff_t start, ptrdiff_t stop) {
+    if (a->width == 16) FN(residuals_in)(16 / W, a, start, stop);
+    else FN(residuals_in)((int)(a->width / W), a, start, stop);
 }
 
 /* The Gram matrices of segments of columns over the rows themselves. */
@@ -354,10 +386,13 @@ LOCAL void FN(move_entities)(const column_args *a, ptrdiff_t start, ptrdiff_t st
             delta[k] = x * bias;
             FN(times)(gram, k, delta, y);
             REAL *slope = gram + gram_row(k + 1);
+            double squares = slope[k + 1];
             for (ptrdiff_t l = 0; l <= k; l++) {
+                squares += delta[l] * (y[l] - 2 * slope[l]);
                 slope[l] = (REAL)(slope[l] - y[l]);
                 own[l] = (REAL)(own[l] + delta[l]);
             }
+            slope[k + 1] = (REAL)squares;
         }
     }
 }
@@ -391,12 +426,7 @@ LOCAL void FN(draw)(const draw_args *a, ptrdiff_t start, ptrdiff_t stop) {
                 g[f] -= own;
             }
         }
-        double largest = 0;
-        for (ptrdiff_t f = 0; f < n; f++) {
-            largest = fabs(g[f]) > largest || g[f] != g[f] ? fabs(g[f]) : largest;
-            P[f * n + f] += strength * precision[f];
-        }
-        a->slope[j] = largest;
+        for (ptrdiff_t f = 0; f < n; f++) P[f * n + f] += strength * precision[f];
         /* Cholesky, P = L Lᵀ, row by row; then L y = g */
         for (ptrdiff_t f = 0; f < n; f++) {
             double *row = P + f * n;
@@ -411,9 +441,13 @@ LOCAL void FN(draw)(const draw_args *a, ptrdiff_t start, ptrdiff_t stop) {
                 left -= row[i] * row[i];
                 right -= row[i] * y[i];
             }
-            row[f] = 1 / sqrt(left);
+            /* a direction of which neither rows nor prior say anything is left alone */
+            row[f] = left > row[f] * (sizeof(REAL) == 8 ? 1e-12 : 1e-6) ? 1 / sqrt(left) : 0;
             y[f] = right * row[f];
         }
+        double gain = 0;
+        for (ptrdiff_t f = 0; f < n; f++) gain += y[f] * y[f];
+        a->gain[j] = gain;
         if (a->noise) {
             const uint64_t key = mixed64(a->key ^ mixed64((uint64_t)a->features[j] + GOLDEN));
             for (ptrdiff_t f = 0; f < n; f++) y[f] += normal_quantile(uniform_at(key, (uint64_t)f));
@@ -422,6 +456,19 @@ LOCAL void FN(draw)(const draw_args *a, ptrdiff_t start, ptrdiff_t stop) {
             const double value = y[f] * P[f * n + f];
             for (ptrdiff_t l = 0; l < f; l++) y[l] -= P[f * n + l] * value;
             step[f] = (REAL)value;
+            old[f] += step[f];
+        }
+        if (a->left) {
+            double first = slope[k], second = slope[n];
+            for (ptrdiff_t f = 0; f < n; f++) {
+                const double *row = sum + gram_row(f), theta = x * old[f];
+                double along = 0;
+                for (ptrdiff_t l = 0; l < f; l++) along += row[l] * old[l];
+                second += theta * (x * (2 * along + row[f] * old[f]) - 2 * slope[f]);
+                first -= theta * sum[gram_row(k) + f];
+            }
+            a->left[2 * j] = first;
+            a->left[2 * j + 1] = second;
         }
     }
 }

@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Bindings of gibbs.h: Gram matrices of columns, draws from their conditionals, and what follows from a draw. `start`
 and `stop` are segments or columns; any cut of their range gives the same bits."""
+from libc.math cimport exp, log
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 ctypedef fused REAL:
@@ -86,7 +87,8 @@ cdef extern from *:
         uint64_t key
         const void *old
         void *step
-        double *slope
+        double *gain
+        double *left
         double *scratch
 
     Py_ssize_t gram_row(Py_ssize_t f)
@@ -218,7 +220,8 @@ def draw(
     uint64_t key,
     const REAL[:, ::1] old,         # IN (n_columns, width)
     REAL[:, ::1] step,              # OUT (n_columns, width)
-    double[::1] slope,              # OUT (n_columns,) largest |gradient| of the log density at old
+    double[::1] gain,               # OUT (n_columns,) twice what the log density gains by going to the mode
+    double[:, ::1] left,            # OUT (n_columns, 2): Σ weight · residual and of its square after the step, or None
     double[::1] scratch,
     Py_ssize_t start,
     Py_ssize_t stop,
@@ -243,7 +246,8 @@ def draw(
     a.key = key
     a.old = &old[0, 0]
     a.step = &step[0, 0]
-    a.slope = &slope[0]
+    a.gain = &gain[0]
+    a.left = NULL if left is None else &left[0, 0]
     a.scratch = &scratch[0]
     with nogil:
         run_draw(isa, sizeof(REAL) == 8, &a, start, stop)
@@ -267,6 +271,44 @@ def latents(
             s = score[i]
             out[i] = <REAL>(s + truncated_normal(cuts[level[i]] - s, cuts[level[i] + 1] - s,
                                                  uniform_at(key, <uint64_t>rows[i])))
+
+
+def cut_slopes(
+    double[:, ::1] sums,            # OUT (n_pieces, 1 + 3 (n_levels − 1)): pieces start … stop
+    const REAL[::1] score,          # IN (n_rows,)
+    const int32_t[::1] level,       # IN (n_rows,)
+    const double[::1] cuts,         # IN (n_levels + 1,) ascending, from −inf to inf
+    Py_ssize_t size,                # rows of a piece
+    Py_ssize_t start,
+    Py_ssize_t stop,
+):
+    """Of each piece Σ log P(level | score), its gradient by the inner cuts, and its Hessian's diagonal and the one above
+    it: a row knows the two cuts around its level only."""
+    cdef Py_ssize_t piece, i, n = cuts.shape[0] - 2
+    cdef double lo, hi, p, below, above
+    cdef double *out
+    cdef int y
+    with nogil:
+        for piece in range(start, stop):
+            out = &sums[piece, 0]
+            for i in range(1 + 3 * n):
+                out[i] = 0
+            for i in range(piece * size, min((piece + 1) * size, score.shape[0])):
+                y = level[i]
+                lo, hi = cuts[y] - score[i], cuts[y + 1] - score[i]
+                p = normal_share(-lo) - normal_share(-hi) if lo > 0 else normal_share(hi) - normal_share(lo)
+                p = max(p, 1e-300)
+                out[0] += log(p)
+                below = 0.3989422804014327 * exp(-0.5 * lo * lo) / p if y > 0 else 0
+                above = 0.3989422804014327 * exp(-0.5 * hi * hi) / p if y < n else 0
+                if y > 0:
+                    out[y] -= below
+                    out[n + y] += below * lo - below * below
+                if y < n:
+                    out[1 + y] += above
+                    out[n + 1 + y] -= above * hi + above * above
+                if 0 < y < n:
+                    out[2 * n + y] += below * above
 
 
 def normal_quantiles(const double[::1] p, double[::1] out):

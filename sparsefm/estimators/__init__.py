@@ -8,16 +8,18 @@ from .. import persistence
 from ..persistence import ModelFileError
 from .files import FORMAT, from_state
 from .fm import FMClassifier, FMRegressor
+from .ordinal import FMOrdinal
 
-__all__ = ["FMClassifier", "FMRegressor", "load"]
+__all__ = ["FMClassifier", "FMOrdinal", "FMRegressor", "load"]
 
-_CLASSES: dict[str, type[FMRegressor] | type[FMClassifier]] = {
+_CLASSES: dict[str, type[FMRegressor] | type[FMClassifier] | type[FMOrdinal]] = {
     "FMRegressor": FMRegressor,
     "FMClassifier": FMClassifier,
+    "FMOrdinal": FMOrdinal,
 }
 
 
-def load(path: str | os.PathLike[str]) -> FMRegressor | FMClassifier:
+def load(path: str | os.PathLike[str]) -> FMRegressor | FMClassifier | FMOrdinal:
     """The model in a file that `save` wrote.
 
     Nothing in the file is executed. Raises ModelFileError for a file that is damaged, malformed or of a newer
@@ -29,7 +31,7 @@ def load(path: str | os.PathLike[str]) -> FMRegressor | FMClassifier:
             raise ValueError("it is a checkpoint of a training; give it to fit as resume=")
         if meta.get("format") != FORMAT:
             raise ValueError(f"its format is {meta.get('format')!r}, this version reads {FORMAT}; upgrade sparsefm")
-        model: FMRegressor | FMClassifier = from_state(_CLASSES[meta["class"]], meta, arrays)
+        model: FMRegressor | FMClassifier | FMOrdinal = from_state(_CLASSES[meta["class"]], meta, arrays)
         return model
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelFileError(f"{path} does not hold a valid model: {type(error).__name__}: {error}") from error

@@ -20,10 +20,10 @@ from .. import persistence
 from .._kernels.dispatch import n_threads_or_default
 from ..encoders import FrameEncoder
 from ..encoders.tables import columns_of, is_frame
-from ..model import FMParams, represent, score
+from ..model import FMParams, Posterior, represent, score
 from ..recommend import top_k
 from ..solvers import Interrupted, Problem, make_solver
-from ..validation import Rows, check_csr, check_positive, check_sample_weight
+from ..validation import Relations, Rows, check_csr, check_positive, check_relations, check_sample_weight
 from . import stream
 from .files import to_state
 from .units import Units
@@ -71,6 +71,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
     warm_start: bool
 
     params_: FMParams | tuple[FMParams, ...]
+    posterior_: Posterior | tuple[Posterior, ...] | None
     history_: list[dict[str, Any]]
     encoder_: Any
     n_features_in_: int
@@ -78,6 +79,10 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
 
     _LOSSES: tuple[str, ...]
     _session: stream.Session | None
+
+    @property
+    def _loss(self) -> str:
+        return self.loss
 
     # ---- what each kind of target makes of it ----
 
@@ -121,7 +126,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
 
     def _check_parameters(self) -> None:
         check_positive(self.n_factors, "n_factors", zero=True, integer=True)
-        if self.loss not in self._LOSSES:
+        if self._loss not in self._LOSSES:
             raise ValueError(f"loss must be one of {', '.join(map(repr, self._LOSSES))}, got {self.loss!r}")
         check_positive(self.l2_linear, "l2_linear", zero=True)
         check_positive(self.l2_prior, "l2_prior", zero=True)
@@ -145,12 +150,22 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         if self.early_stopping and not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction!r}")
 
-    def _encode_fit(self, X: Any, y: Any) -> tuple[Rows, NDArray[Any]]:
+    def _encode_fit(self, X: Any, y: Any) -> tuple[Rows | Relations, NDArray[Any]]:
         """Fits the encoder if there is one; the training rows and y as a checked (n_rows,) array."""
         encoder = self.encoder
         if encoder is None and is_frame(X) and not _all_numbers(X):
             encoder = FrameEncoder()  # by dtype
         y_numeric = isinstance(self, RegressorMixin)
+        relations = check_relations(X)
+        if relations is not None:
+            if encoder is not None:
+                raise TypeError("an encoder takes a DataFrame; X is a list with RelationBlocks, which needs encoder=None")
+            self.encoder_ = None
+            y = validate_data(self, X="no_validation", y=y, y_numeric=y_numeric)
+            if len(y) != relations.n_rows:
+                raise ValueError(f"X has {relations.n_rows} rows, but y has {len(y)} values: give one target a row")
+            self.n_features_in_ = relations.n_features
+            return relations if hasattr(make_solver(self.solver), "takes_blocks") else relations.flat(), y
         if encoder is None:
             self.encoder_ = None
             rows = _checked_sparse(X)
@@ -173,13 +188,16 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
     def _encode(self, X: Any) -> Rows:
         if self.encoder_ is not None:
             return check_csr(self.encoder_.transform(X))
+        relations = check_relations(X)
+        if relations is not None:
+            return check_csr(relations.flat(), n_features=self.n_features_in_)
         rows = _checked_sparse(X)
         X = validate_data(self, X, accept_sparse="csr", ensure_all_finite=False, reset=False)
         return rows or check_csr(X)
 
     def _start(
         self, X: Any, y: Any, sample_weight: Any, eval_set: Any
-    ) -> tuple[Rows, NDArray[Any], NDArray[Any] | None, tuple[Any, ...] | None]:
+    ) -> tuple[Rows | Relations, NDArray[Any], NDArray[Any] | None, tuple[Any, ...] | None]:
         """Checked training rows, targets and weights, and the rows to watch: those given, or a part set aside."""
         self._check_parameters()
         if y is None:
@@ -194,6 +212,8 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         return rows, y, weight, eval_set
 
     def _set_aside(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any, tuple[Any, ...]]:
+        if check_relations(X) is not None:
+            raise ValueError("early_stopping on a list with RelationBlocks needs eval_set=(X, y)")
         n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
         n_watched = round(n_rows * self.validation_fraction)
         if not 0 < n_watched < n_rows:
@@ -341,7 +361,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         stream.fit_stream(self, frames, target, epochs)
         return self
 
-    def _warm(self, before: Any, classes: Any, rows: Rows) -> list[FMParams | None]:
+    def _warm(self, before: Any, classes: Any, rows: Rows | Relations) -> list[FMParams | None]:
         """The parameters to go on from, in the units of training."""
         n_scores = len(self._labels)
         if before is None:
@@ -364,7 +384,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
 
     def _problem(
         self,
-        rows: Rows,
+        rows: Rows | Relations,
         target: NDArray[np.float64],
         weight: NDArray[Any] | None,
         evaluation: tuple[Rows, NDArray[Any], NDArray[Any] | None] | None,
@@ -399,10 +419,11 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         if evaluation is not None:
             judge = judge_of(self.eval_metric, evaluation[1], evaluation[2], self._predicted, units)
         return Problem(
-            rows=rows,
+            rows=rows.rows if isinstance(rows, Relations) else rows,
+            relations=rows if isinstance(rows, Relations) else None,
             y=target.astype(rows.dtype),
             weight=None if weight is None else weight.astype(rows.dtype),
-            loss=self.loss,
+            loss=self._loss,
             shape=self._shape(),
             w0=w0,
             n_factors=self.n_factors,
@@ -421,13 +442,15 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             bucket=None if bucket is None else np.ascontiguousarray(bucket, np.int32),
             resume=checkpoint,
             report=report,
+            fields=self.fields_,
             progress=progress.within if self.verbose else None,
             name_of=self._name_of,
         )
 
     def _in_own_units(self, label: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
-        scale = self._units().loss
-        return label | {key: value * scale if key.endswith("loss") else value for key, value in record.items()}
+        units = self._units()
+        scales = {"loss": units.loss, "eval_loss": units.loss, "deviation": units.scale}
+        return label | {key: value * scales.get(key, 1) for key, value in record.items()}
 
     def _shape(self) -> float:
         return 0.0
@@ -464,16 +487,13 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"{path} holds a model, not a checkpoint; load it with sparsefm.load")
         return meta, arrays
 
-    def _store(self, fitted: list[FMParams]) -> None:
-        """Takes over the parameters that a solver found, in the units of the target."""
-        units = self._units()
-        for params in fitted:
-            if units.scale != 1:
-                V, w = params.V, params.w
-                V *= V.dtype.type(np.sqrt(units.scale))
-                w *= w.dtype.type(units.scale)
-        own = tuple(FMParams(units.centre + units.scale * p.w0, p.w, p.V) for p in fitted)
-        self.params_ = own if len(own) > 1 else own[0]
+    def _store(self, fitted: list[FMParams | Posterior]) -> None:
+        """Takes over what a solver found, in the units of the target."""
+        own = [self._units().out_of(found) for found in fitted]
+        params = [found[len(found) - 1] if isinstance(found, Posterior) else found for found in own]
+        self.params_ = tuple(params) if len(params) > 1 else params[0]
+        draws = tuple(found for found in own if isinstance(found, Posterior))
+        self.posterior_ = None if not draws else draws if len(draws) > 1 else draws[0]
 
     # ---- the way out ----
 
@@ -517,10 +537,20 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
     def _scores(self, X: Any) -> NDArray[Any]:
         check_is_fitted(self)
         rows = self._encode(X)
-        scores = _each(self.params_, lambda p: score(p, rows, n_threads=self.n_threads))
+        if self.posterior_ is not None:
+            scores = _each(self.posterior_, lambda draws: self._averaged(draws, rows))
+        else:
+            scores = _each(self.params_, lambda p: score(p, rows, n_threads=self.n_threads))
         if isinstance(scores, tuple):
             return np.stack(scores, axis=1)
         return np.asarray(scores)
+
+    def _averaged(self, draws: Posterior, rows: Rows) -> NDArray[np.float64]:
+        """The score that stands for all draws: their mean."""
+        mean = np.zeros(rows.n_rows)
+        for each in draws.scores(rows, n_threads=self.n_threads):
+            mean += each
+        return mean / len(draws)
 
     def recommend(
         self,
@@ -561,13 +591,13 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         params = self._params_of(label)
         if self.encoder_ is None:
             users, items = represent(params, contexts, candidates, n_threads=self.n_threads)
-            return top_k(users, items, k, w0=params.w0, exclude=exclude)
+            return top_k(users, items, k, w0=_bias(params), exclude=exclude)
         if not isinstance(self.encoder_, FrameEncoder):
             raise TypeError(f"recommending from frames needs a FrameEncoder, not a {type(self.encoder_).__name__}")
         X_users, X_items = self._both_sides(contexts, candidates, user, item)
         users, items = represent(params, X_users, X_items, n_threads=self.n_threads)
         pairs = None if exclude is None else _pairs(exclude, contexts, candidates, user, item)
-        ids, scores = top_k(users, items, k, w0=params.w0, exclude=pairs)
+        ids, scores = top_k(users, items, k, w0=_bias(params), exclude=pairs)
         request, place = np.nonzero(ids >= 0)
         return pd.DataFrame(
             {
@@ -578,16 +608,17 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             }
         )
 
-    def _params_of(self, label: Any) -> FMParams:
-        if isinstance(self.params_, FMParams):
+    def _params_of(self, label: Any) -> FMParams | Posterior:
+        """What gives the score of a class: parameters, or draws of them."""
+        found: Any = self.params_ if self.posterior_ is None else self.posterior_
+        if not isinstance(found, tuple):
             if label is not None:
                 raise ValueError("label= is for classifiers with more than two classes; this model has one score")
-            return self.params_
+            return found  # type: ignore[no-any-return]
         classes = self.classes_.tolist()
         if label not in classes:
             raise ValueError(f"label must be the class to rank by, one of {classes}; got {label!r}")
-        of_label: FMParams = self.params_[classes.index(label)]
-        return of_label
+        return found[classes.index(label)]  # type: ignore[no-any-return]
 
     def _both_sides(self, contexts: Any, candidates: Any, user: str, item: str) -> tuple[Any, Any]:
         for frame, name, column in ((contexts, "contexts", user), (candidates, "candidates", item)):
@@ -627,6 +658,10 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         meta, arrays = to_state(self)
         persistence.write(path, meta, arrays)
+
+
+def _bias(params: FMParams | Posterior) -> float:
+    return float(np.mean(params.w0))
 
 
 def _each(params: Any, of: Any) -> Any:

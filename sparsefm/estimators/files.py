@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin, clone
 
 from ..encoders import FrameEncoder
-from ..model import FMParams
+from ..model import FMParams, Posterior
 from ..solvers import SOLVERS, make_solver
 from .units import Units
 
@@ -30,9 +31,9 @@ def to_state(model: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     del options["callbacks"], options["encoder"]
     if options["fields"] is not None:
         options["fields"] = np.asarray(options["fields"]).tolist()
-    if isinstance(options["l2_factors"], Mapping):
+    if isinstance(options.get("l2_factors"), Mapping):
         options["l2_factors"] = [[_plain(key), _plain(value)] for key, value in options["l2_factors"].items()]
-    if callable(options["eval_metric"]):
+    if callable(options.get("eval_metric")):
         options["eval_metric"] = "loss"  # it only watched
     solver = make_solver(options["solver"])
     if SOLVERS.get(type(solver).__name__.lower()) is not type(solver):
@@ -53,6 +54,10 @@ def to_state(model: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     for i, p in enumerate(params):
         arrays[f"w0.{i}"] = np.array([p.w0])
         arrays[f"w.{i}"], arrays[f"V.{i}"] = p.w, p.V
+    draws = model.posterior_ if isinstance(model.posterior_, tuple) else (model.posterior_,)
+    for i, posterior in enumerate(draws):
+        if posterior is not None:
+            arrays |= {f"draws.{name}.{i}": part for name, part in vars(posterior).items() if part is not None}
     meta: dict[str, Any] = {
         "format": FORMAT,
         "class": type(model).__name__,
@@ -71,6 +76,8 @@ def to_state(model: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
                 f"classes of type {model.classes_.dtype} cannot be saved: use str, int, float or bool labels"
             )
         meta["classes"] = {"dtype": model.classes_.dtype.str, "labels": labels}
+    elif hasattr(model, "levels_"):
+        meta["levels"] = model.levels_.tolist()
     else:
         meta["target_range"] = list(model.target_range_)
         meta["units"] = [model._standard.centre, model._standard.scale, model._standard.power]
@@ -93,7 +100,7 @@ def from_state(cls: Any, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) 
     weights = options.get("class_weight")
     if isinstance(weights, list):
         options["class_weight"] = dict(weights)
-    if isinstance(options["l2_factors"], list):
+    if isinstance(options.get("l2_factors"), list):
         options["l2_factors"] = dict(options["l2_factors"])
     if options["fields"] is not None:
         options["fields"] = np.array(options["fields"])
@@ -117,6 +124,10 @@ def from_state(cls: Any, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) 
     if len({(p.n_features, p.n_factors, p.dtype) for p in params}) > 1 or params[0].n_factors != model.n_factors:
         raise ValueError("its parameters do not agree in shape")
     model.params_ = params[0] if n_params == 1 else tuple(params)
+    model.posterior_ = None
+    if "draws.w0.0" in arrays:
+        draws = tuple(_posterior(arrays, i, p) for i, p in enumerate(params))
+        model.posterior_ = draws[0] if n_params == 1 else draws
 
     model.encoder_ = None
     if meta["encoder"] is not None:
@@ -144,6 +155,20 @@ def from_state(cls: Any, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) 
     model.history_ = history
     if isinstance(model, ClassifierMixin):
         model.classes_ = _labels(meta["classes"], n_params)
+    elif meta["class"] == "FMOrdinal":
+        model.levels_ = np.array(meta["levels"], np.float64)
+        cuts = model.posterior_ and model.posterior_.cuts
+        if (
+            model.levels_.ndim != 1
+            or not np.isfinite(model.levels_).all()
+            or (np.diff(model.levels_) <= 0).any()
+            or cuts is None
+            or cuts.dtype != np.float64
+            or cuts.shape != (len(model.posterior_), len(model.levels_) - 1)
+            or not np.isfinite(cuts).all()
+            or (np.diff(cuts, axis=1) <= 0).any()
+        ):
+            raise ValueError("its levels and their cut points do not belong together")
     else:
         low, high = (float(bound) for bound in meta["target_range"])
         if not (np.isfinite(low) and np.isfinite(high) and low <= high):
@@ -154,6 +179,25 @@ def from_state(cls: Any, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) 
             raise ValueError(f"its target was trained in units {meta['units']}")
         model._standard = Units(float(centre), float(scale), int(power))
     return model
+
+
+def _posterior(arrays: dict[str, NDArray[Any]], i: int, params: FMParams) -> Posterior:
+    parts = {field.name: arrays.get(f"draws.{field.name}.{i}") for field in fields(Posterior)}
+    if any(part is None for name, part in parts.items() if name != "cuts"):
+        raise ValueError("its draws are incomplete")
+    found = Posterior(**parts)  # type: ignore[arg-type]
+    n, groups = len(found.w0), found.mean.shape[1:2]
+    shapes: dict[str, tuple[Any, ...]] = {"w0": (n,), "w": (n, params.n_features), "V": (n, *params.V.shape)}
+    shapes |= {"deviation": (n,), "chain": (n,), "mean": (n, *groups, params.n_factors + 1)}
+    shapes["precision"] = shapes["mean"]
+    for name, shape in shapes.items():
+        part = getattr(found, name)
+        dtype = params.dtype if name in "wV" else np.int32 if name == "chain" else np.float64
+        if n == 0 or part.shape != shape or part.dtype != dtype or not np.isfinite(part).all():
+            raise ValueError(f"its draws of {name} are of shape {part.shape} and type {part.dtype}, or not finite")
+    if (found.deviation <= 0).any():
+        raise ValueError("its draws have standard deviations that are not positive")
+    return found
 
 
 def _labels(state: dict[str, Any], n_params: int) -> NDArray[Any]:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from ..model import FMParams, score
-from ..validation import check_positive, check_target
+from ..model import FMParams, Posterior, score
+from ..solvers import MCMC, make_solver
+from ..validation import Rows, check_positive, check_target
 from .base import _BaseFM
 from .units import Units
 
 
+_AT_ONCE = 1 << 22  # scores held to find quantiles
+_HALVINGS = 40  # of the interval that a quantile lies in
 _FARTHEST = 1e18  # from the centre of the target, in units of its spread
 
 
@@ -221,13 +225,79 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
                 scores = np.exp(scores)
         return np.asarray(scores.clip(*self.target_range_)) if self.clip else scores
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Predicted target (n_rows,) float64, inside the training range unless clip=False."""
+    @overload
+    def predict(self, X: Any, *, return_std: Literal[False] = False) -> NDArray[Any]: ...
+    @overload
+    def predict(self, X: Any, *, return_std: Literal[True, "mean"]) -> tuple[NDArray[Any], NDArray[Any]]: ...
+    def predict(self, X: Any, *, return_std: bool | str = False) -> Any:
+        """Predicted target (n_rows,) float64, inside the training range unless clip=False.
+
+        With solver="mcmc" the mean over the draws; return_std=True adds the standard deviation (n_rows,) of a new
+        target given the row, "mean" that of its mean, which leaves the noise of the single target out. Neither knows
+        of clip.
+        """
         check_is_fitted(self)
-        params = self._params_of(None)
-        # the bias is added in float64: beside a large mean float32 would lose the rest
-        deviations = score(FMParams(0.0, params.w, params.V), self._encode(X), n_threads=self.n_threads)
-        return self._predicted(deviations.astype(np.float64) + params.w0)
+        if return_std not in (False, True, "mean"):
+            raise ValueError(f"return_std must be True, False or 'mean', got {return_std!r}")
+        if return_std is False and self.posterior_ is None:
+            assert isinstance(self.params_, FMParams)
+            return self._predicted(self._sums(self.params_, self._encode(X)))
+        draws = self._draws("return_std")
+        mean, squares, rows = 0.0, 0.0, self._encode(X)
+        for n, draw in enumerate(range(len(draws)), 1):  # Welford's
+            value = self._sums(draws[draw], rows)
+            off = value - mean
+            mean = mean + off / n
+            squares = squares + off * (value - mean)
+        if return_std is False:
+            return self._predicted(np.asarray(mean))
+        variance = squares / len(draws) + (np.mean(draws.deviation**2) if return_std is True else 0.0)
+        return self._predicted(np.asarray(mean)), np.sqrt(variance)
+
+    def predict_quantiles(self, X: Any, quantiles: Any = (0.05, 0.5, 0.95)) -> NDArray[np.float64]:
+        """(n_rows, n_quantiles) of a new target given the row; needs solver="mcmc". Not clipped.
+
+        Of the mixture, over the draws, of normals around their scores.
+        """
+        check_is_fitted(self)
+        q = np.atleast_1d(np.asarray(quantiles, np.float64))
+        if q.ndim != 1 or not ((q > 0) & (q < 1)).all():
+            raise ValueError(f"quantiles must be numbers between 0 and 1, got {quantiles!r}")
+        draws, rows = self._draws("predict_quantiles"), self._encode(X)
+        out = np.empty((rows.n_rows, len(q)))
+        per = max(1, _AT_ONCE // len(draws))
+        for start in range(0, rows.n_rows, per):
+            some = rows.take(np.arange(start, min(start + per, rows.n_rows)))
+            scores = np.stack([self._sums(draws[draw], some) for draw in range(len(draws))], axis=1)
+            out[start : start + per] = _mixture_quantiles(scores, draws.deviation, q)
+        return out
+
+    def _sums(self, params: FMParams, rows: Rows) -> NDArray[np.float64]:
+        """Scores with the bias added in float64: beside a large mean float32 would lose the rest."""
+        own = score(FMParams(0.0, params.w, params.V), rows, n_threads=self.n_threads)
+        return own.astype(np.float64) + params.w0
+
+    def _draws(self, what: str) -> Posterior:
+        if not isinstance(self.posterior_, Posterior):
+            raise ValueError(f"{what} needs draws of the parameters: fit with solver='mcmc'")
+        return self.posterior_
+
+
+def _mixture_quantiles(
+    means: NDArray[np.float64], deviations: NDArray[np.float64], q: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(n_rows, n_quantiles) of equal mixtures of normals, by bisection; means (n_rows, n_draws)."""
+    low = (means + deviations * ndtri(q.min())).min(axis=1)
+    high = (means + deviations * ndtri(q.max())).max(axis=1)
+    out = np.empty((len(means), len(q)))
+    for i, share in enumerate(q):
+        a, b = low.copy(), high.copy()
+        for _ in range(_HALVINGS):
+            middle = (a + b) / 2
+            below = ndtr((middle[:, None] - means) / deviations).mean(axis=1) < share
+            a, b = np.where(below, middle, a), np.where(below, b, middle)
+        out[:, i] = (a + b) / 2
+    return out
 
 
 def _quantile(values: NDArray[np.float64], weight: NDArray[Any] | None, share: float) -> float:
@@ -250,8 +320,9 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
 
     Parameters
     ----------
-    loss : "logistic" or "hinge"
-        "hinge" is max(0, 1 − t · score), t in {−1, 1}, without probabilities.
+    loss : "logistic", "hinge" or "probit", optional
+        "hinge" is max(0, 1 − t · score), t in {−1, 1}, without probabilities; "probit" −log Φ(t · score), Φ the normal
+        distribution function, which only solver="mcmc" takes. None is "probit" there and "logistic" with all others.
     l2_linear, l2_factors : float
     eval_metric : "loss", "auc", "log_loss" or callable
         Of (y, probability), y in {0, 1}; with "hinge" the scores. With several classes each is watched for itself.
@@ -277,13 +348,13 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
     array(['other', 'same'], dtype='<U5')
     """
 
-    _LOSSES = ("logistic", "hinge")
+    _LOSSES = ("logistic", "hinge", "probit")
 
     def __init__(
         self,
         n_factors: int = 16,
         *,
-        loss: str = "logistic",
+        loss: str | None = None,
         solver: Any = "adagrad",
         l2_linear: float = 0.01,
         l2_factors: Any = 0.025,
@@ -320,6 +391,12 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
         self.verbose = verbose
         self.warm_start = warm_start
 
+    @property
+    def _loss(self) -> str:
+        if self.loss is not None:
+            return self.loss
+        return "probit" if isinstance(make_solver(self.solver), MCMC) else "logistic"
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         if (
@@ -334,6 +411,13 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
         self.classes_ = np.unique(y)
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class only, {self.classes_[0]!r}: a classifier needs samples of at least two")
+
+    def _averaged(self, draws: Posterior, rows: Rows) -> NDArray[np.float64]:
+        """The score whose probability is the draws' mean one."""
+        mean = np.zeros(rows.n_rows)
+        for each in draws.scores(rows, n_threads=self.n_threads):
+            mean += ndtr(each.astype(np.float64))
+        return np.asarray(ndtri(mean / len(draws)))
 
     @property
     def _labels(self) -> list[dict[str, Any]]:
@@ -375,14 +459,16 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
         return [(labels == label).astype(np.float64) for label in chosen]
 
     def _start_of(self, target: NDArray[np.float64], weight: NDArray[Any] | None) -> float:
-        if self.loss == "hinge":
+        if self._loss == "hinge":
             return 0.0
         share = np.clip(np.average(target, weights=weight), 1e-6, 1 - 1e-6)
-        return float(np.log(share / (1 - share)))
+        return float(ndtri(share) if self._loss == "probit" else np.log(share / (1 - share)))
 
     def _predicted(self, scores: NDArray[Any]) -> NDArray[np.float64]:
-        if self.loss == "hinge":
+        if self._loss == "hinge":
             return np.asarray(scores, np.float64)
+        if self._loss == "probit":
+            return np.asarray(ndtr(scores), np.float64)
         # exp of a non-positive number only
         e = np.exp(-np.abs(scores))
         return np.asarray(np.where(scores >= 0, 1, e) / (1 + e))

@@ -102,6 +102,7 @@ def _open_session(model: Any, X: Any, y: Any, sample_weight: Any, classes: Any) 
             rows, y, weight = _more(model, X, y, sample_weight)
             params = model.params_ if isinstance(model.params_, tuple) else (model.params_,)
             starts = [model._units().into(p, rows.dtype) for p in params]
+            model.posterior_ = None
         else:
             rows, y = model._encode_fit(X, y)
             weight = check_weights(sample_weight, rows.n_rows)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..model import FMParams
+from ..model import FMParams, Posterior
 
 __all__ = ["Units"]
 
@@ -41,3 +41,22 @@ class Units:
         """Parameters in the target's own units as training sees them: a copy."""
         w, V = params.w / self.scale, params.V / np.sqrt(self.scale)
         return FMParams((params.w0 - self.centre) / self.scale, w.astype(dtype), V.astype(dtype))
+
+    def out_of(self, found: FMParams | Posterior) -> FMParams | Posterior:
+        """What training found in the target's own units; its arrays are used up."""
+        scale, root = self.scale, np.sqrt(self.scale)
+        if scale != 1:
+            V, w = found.V, found.w
+            V *= V.dtype.type(root)
+            w *= w.dtype.type(scale)
+        w0 = self.centre + scale * found.w0
+        if isinstance(found, FMParams):
+            return FMParams(w0, found.w, found.V)
+        each = np.append(np.full(found.mean.shape[-1] - 1, root), scale)
+        return replace(
+            found,
+            w0=w0,
+            deviation=found.deviation * scale,
+            mean=found.mean * each,
+            precision=found.precision / each**2,
+        )

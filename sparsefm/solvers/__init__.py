@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from .als import ALS
 from .auto import Auto
 from .engine import Interrupted
 from .first_order import FTRL, SGD, AdaGrad, Adam
+from .mcmc import MCMC
 from .problem import LOSSES, DivergenceError, Problem
 
 __all__ = [
+    "ALS",
     "FTRL",
     "LOSSES",
+    "MCMC",
     "SGD",
     "SOLVERS",
     "AdaGrad",
@@ -23,7 +27,7 @@ __all__ = [
     "make_solver",
 ]
 
-SOLVERS: dict[str, Any] = {"adagrad": AdaGrad, "sgd": SGD, "adam": Adam, "ftrl": FTRL, "auto": Auto}
+SOLVERS: dict[str, Any] = {"adagrad": AdaGrad, "sgd": SGD, "adam": Adam, "ftrl": FTRL, "als": ALS, "mcmc": MCMC, "auto": Auto}
 
 
 def make_solver(solver: Any) -> Any:

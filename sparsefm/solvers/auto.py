@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
 from ..model import FMParams
-from ..validation import Rows, check_positive
+from ..validation import check_positive
 from .engine import Interrupted
 from .first_order import AdaGrad
 from .problem import Problem
@@ -94,10 +94,10 @@ class Auto(BaseEstimator):  # type: ignore[misc]
         weight = part(problem.weight, kept)
         trial = replace(
             _stronger(problem, strength),
-            rows=_take(problem.rows, kept),
+            rows=problem.rows.take(kept),
             y=y,
             weight=None if weight is None else (weight / weight.mean()).astype(weight.dtype),
-            evaluation=(_take(problem.rows, watched), y_watched, part(problem.weight, watched)),
+            evaluation=(problem.rows.take(watched), y_watched, part(problem.weight, watched)),
             early_stopping=True,
             judge=None,
             report=report,
@@ -114,13 +114,3 @@ class Auto(BaseEstimator):  # type: ignore[misc]
 
 def _stronger(problem: Problem, strength: float) -> Problem:
     return replace(problem, l2_linear=problem.l2_linear * strength, l2_factors=problem.l2_factors * strength)
-
-
-def _take(rows: Rows, of: NDArray[Any]) -> Rows:
-    """Some rows, in the order given."""
-    lengths = np.diff(rows.indptr)[of]
-    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(rows.indptr.dtype)
-    entries = np.repeat(rows.indptr[of] - indptr[:-1], lengths) + np.arange(indptr[-1])
-    return rows._replace(
-        indptr=indptr, indices=rows.indices[entries], data=None if rows.data is None else rows.data[entries]
-    )

@@ -17,7 +17,7 @@ from ..model import score as model_score
 from ..validation import Rows
 from . import checkpoint
 from .batches import Batches
-from .problem import HALVINGS, LOSSES, DivergenceError, Problem, mean_loss, warn
+from .problem import HALVINGS, LOSSES, DivergenceError, Problem, judge, mean_loss, warn
 from .table import Slot, Table
 
 __all__ = ["Interrupted", "Method", "Training", "advice", "far_above", "norms", "scale_of", "solve"]
@@ -349,16 +349,12 @@ class _Run:
         problem = self.problem
         if problem.evaluation is None:
             return None
-        X, y, weight = problem.evaluation
+        X = problem.evaluation[0]
         if self.mean is None:
             scores = self.training.table.scores(X, problem.n_threads)
         else:
             scores = model_score(self.mean, X, n_threads=problem.n_threads)
-        record["eval_loss"] = mean_loss(problem.loss, y, scores, weight, problem.shape)
-        if problem.judge is None or not np.isfinite(record["eval_loss"]):
-            return float(record["eval_loss"])
-        record["eval_metric"], more_is_better = problem.judge(scores)
-        return -record["eval_metric"] if more_is_better else float(record["eval_metric"])
+        return judge(problem, scores, record)
 
     def _recover(self, epoch: int, loss: float) -> None:
         """Back to the state in the slot, or to the start, with half the step."""

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from ..model import FMParams
 from ..validation import check_positive
 from .engine import Method, solve
-from .problem import Problem
+from .problem import LOSSES, Problem
 
 __all__ = ["FTRL", "SGD", "AdaGrad", "Adam"]
 
@@ -68,6 +68,10 @@ class _FirstOrder(BaseEstimator):  # type: ignore[misc]
 
     def _method(self, problem: Problem, **more: Any) -> Method:
         self._check()
+        if problem.loss not in LOSSES:
+            raise ValueError(
+                f"{type(self).__name__} knows the losses {', '.join(LOSSES)}, not {problem.loss!r}; that needs solver='mcmc'"
+            )
         return Method(
             layout=self._layout(),
             learning_rate=self.learning_rate,

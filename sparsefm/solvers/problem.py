@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_ndtr
 from sklearn.exceptions import ConvergenceWarning
 
 from ..model import FMParams
-from ..validation import Rows
+from ..validation import Relations, Rows
 
-__all__ = ["HALVINGS", "LOSSES", "DivergenceError", "Problem", "losses", "mean_loss", "warn"]
+__all__ = ["HALVINGS", "LOSSES", "DivergenceError", "Problem", "judge", "losses", "mean_loss", "warn"]
 
 
 class DivergenceError(ValueError):
@@ -66,6 +67,8 @@ class Problem:
     resume: Any = None  # (meta, arrays) of a checkpoint to go on from
     recall: Callable[[list[dict[str, Any]]], None] | None = None  # called with the records of the epochs before it
     progress: Callable[[int, float], None] | None = None  # called within long epochs with the epoch and the share done
+    fields: NDArray[np.int32] | None = None  # (n_features,) field of each column
+    relations: Relations | None = None  # `rows` with the blocks beside them, for solvers that take these
     name_of: Callable[[int], str] = field(default=lambda j: f"column {j}")  # what errors call a feature
 
 
@@ -78,10 +81,12 @@ def warn(message: str) -> None:
 
 
 def losses(loss: str, y: NDArray[Any], score: NDArray[Any], shape: float = 0.0) -> NDArray[np.float64]:
-    """ℓ(y, score) of each row, in float64. y is 0 or 1 for "logistic" and "hinge"."""
+    """ℓ(y, score) of each row, in float64. y is 0 or 1 for "logistic", "probit" and "hinge"."""
     y, score = np.asarray(y, np.float64), np.asarray(score, np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # an infinite loss is reported by the caller
-        if loss == "logistic":
+        if loss == "probit":
+            each = -log_ndtr((2 * y - 1) * score)
+        elif loss == "logistic":
             each = np.maximum(score, 0) + np.log1p(np.exp(-np.abs(score))) - y * score
         elif loss == "hinge":
             each = np.maximum(0, 1 - (2 * y - 1) * score)
@@ -103,3 +108,14 @@ def mean_loss(
 ) -> float:
     """Weighted mean of ℓ(y, score)."""
     return float(np.average(losses(loss, y, score, shape), weights=weight))
+
+
+def judge(problem: Problem, scores: NDArray[Any], record: dict[str, Any]) -> float:
+    """Puts what is said of the scores of the watched rows into the record; returns what early stopping makes small."""
+    assert problem.evaluation is not None
+    _, y, weight = problem.evaluation
+    record["eval_loss"] = mean_loss(problem.loss, y, scores, weight, problem.shape)
+    if problem.judge is None or not np.isfinite(record["eval_loss"]):
+        return float(record["eval_loss"])
+    record["eval_metric"], more_is_better = problem.judge(scores)
+    return -record["eval_metric"] if more_is_better else float(record["eval_metric"])

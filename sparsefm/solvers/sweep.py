@@ -1,0 +1,278 @@
+"""One pass over all columns, each moved to the mode of its conditional or to a draw from it, given all others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._kernels import dispatch, fm, gibbs
+from ..model import FMParams, aligned_zeros
+from ..validation import Rows
+from .design import SEGMENT, Design, Run, Side
+from .problem import DivergenceError
+
+__all__ = ["Prior", "Sweep"]
+
+_LANES = 16  # reals that a vector is padded to a multiple of
+_SLICE = 1 << 24  # bytes of matrices of entities that are kept at a time where no other column needs them
+
+
+@dataclass
+class Prior:
+    """Normal: of each group of columns the mean and the precision of factors and weight, the weight last."""
+
+    mean: NDArray[np.float64]  # (n_groups, n_factors + 1)
+    precision: NDArray[np.float64]  # the same
+    group: NDArray[np.int32]  # (n_features,)
+    strength: NDArray[np.float64] | None = None  # (n_features,) that the precision is multiplied by
+
+
+class Sweep:
+    """The state of coordinate-wise training on fixed rows: the parameters, and what follows from them for each entity.
+
+    `target` and `weight` are in the order of the design's rows.
+    """
+
+    def __init__(self, design: Design, n_factors: int, target: Any, weight: Any, n_threads: int | None) -> None:
+        self.design, self.k, self.dtype, self.n_threads = design, n_factors, design.dtype, n_threads
+        self.width = -(-(n_factors + 2) // _LANES) * _LANES
+        self.size = int(gibbs.size_of_gram(n_factors))
+        self.w0 = 0.0
+        self.theta = aligned_zeros((design.n_features, self.width), self.dtype)  # factors, then the weight
+        self.tables = [aligned_zeros((side.n_entities, self.width), self.dtype) for side in design.sides]
+        self._rest = None if design.rest is None else aligned_zeros((design.n_rows, self.width), self.dtype)
+        self._all = np.arange(design.n_rows, dtype=np.int32) if self._rest is not None else None
+        self.residual = np.zeros(design.n_rows, self.dtype)
+        pieces = range(0, design.n_rows, SEGMENT)
+        self._pieces = np.array([*pieces, design.n_rows], np.int32)
+        self._sums = np.zeros((len(pieces), 2))
+        self._ids = np.arange(design.n_features, dtype=np.int64)
+        self._step = aligned_zeros((design.n_features, self.width), self.dtype)
+        self.gain = np.zeros(design.n_features)
+        self._targets: list[Any] = []
+        self._weights: list[Any] = []
+        self.see(target, weight)
+
+    # ---- what the rows say ----
+
+    def see(self, target: Any, weight: Any) -> None:
+        """Other targets or weights."""
+        self.target, self.weight = target, weight
+        self._targets = [target if side.order is None else target[side.order] for side in self.design.sides]
+        self._weights = [
+            weight if weight is None or side.order is None else weight[side.order] for side in self.design.sides
+        ]
+
+    def start(self, params: FMParams) -> None:
+        """Takes parameters over."""
+        self.w0 = params.w0
+        self.theta[:, : self.k] = params.V
+        self.theta[:, self.k] = params.w
+        self.refresh()
+
+    def params(self) -> FMParams:
+        """A copy of the parameters."""
+        V = aligned_zeros((self.design.n_features, self.k), self.dtype)
+        V[...] = self.theta[:, : self.k]
+        return FMParams(self.w0, np.ascontiguousarray(self.theta[:, self.k]), V)
+
+    def refresh(self) -> None:
+        """Makes what follows from the parameters anew."""
+        for table, side in zip(self.tables, self.design.sides, strict=True):
+            self._tabulate(table, side.columns)
+        if self._rest is not None:
+            self._tabulate(self._rest, self.design.rest)
+
+    def residuals(self) -> tuple[float, float]:
+        """Fills `residual`, (n_rows,); returns Σ weight · residual and Σ weight · residual²."""
+        self._look(None)
+        first, second = self._sums.sum(axis=0).tolist()
+        return first, second
+
+    # ---- a pass ----
+
+    def run(self, prior: Prior, alpha: float, key: int | None) -> tuple[float, float] | None:
+        """Moves every column once; key: of the noise, None: to the modes. `gain` then says of each how far off it was:
+        twice what the log density gains, or would, by going to the mode. Returns what `residuals` would, but for the
+        rounding of sums, where that follows without another look at the rows."""
+        left = None
+        for number, side in enumerate(self.design.sides):
+            left = self._run_side(number, side, prior, alpha, key)
+        if self.design.rest_runs:
+            self._run_rest(prior, alpha, key)
+            left = None
+        if not np.isfinite(self.gain.sum()):
+            raise DivergenceError(
+                "training left the finite numbers: scale numeric columns (Numeric() in a FrameEncoder, or StandardScaler) or "
+                "raise l2_factors and l2_linear"
+            )
+        return left
+
+    def _run_side(
+        self, number: int, side: Side, prior: Prior, alpha: float, key: int | None
+    ) -> tuple[float, float] | None:
+        first, left = side.runs[0], None
+        if side.alone:
+            per = max(1, _SLICE // (self.size * self.dtype.itemsize))
+            n_columns, at = first.stop - first.start, 0
+            if n_columns == side.n_entities:  # no row has none of the columns
+                left = np.empty((n_columns, 2))
+            while at < n_columns:
+                upto = max(at + 1, int(np.searchsorted(side.segments[: n_columns + 1], side.segments[at] + per, "right")) - 1)
+                segments = side.segments[at : upto + 1]
+                grams = self._gather(number, side, int(segments[0]), int(segments[-1]))
+                where = slice(first.start + at, first.start + upto)
+                values = None if side.values is None else side.values[at:upto]
+                self._draw(grams, segments - segments[0], where, prior, alpha, key, values, None if left is None else left[at:upto], apart=True)
+                self.theta[where] += self._step[where]
+                at = upto
+        else:
+            grams = self._merged(side, self._gather(number, side, 0, int(side.segments[-1])))
+            own = aligned_zeros((side.n_entities, self.width), self.dtype)
+            entities = np.arange(side.n_entities, dtype=np.int32)
+            each = np.arange(side.n_entities + 1, dtype=np.int32)
+            whole = Run(0, side.n_entities, entities, None, each, entities, each)
+            now = aligned_zeros((side.n_entities, self.width), self.dtype)
+            self._tabulate(now, side.columns, bias=True)
+            self._columns(whole, np.zeros_like(own), now, own, None, grams, None)
+            for run in side.runs:
+                self._run_columns(run, own, None, grams, prior, alpha, key)
+            at = int(gibbs.row_of_gram(self.k + 1)) + self.k
+            left = grams[:, at : at + 2]
+        self._tabulate(self.tables[number], side.columns)
+        return None if left is None else tuple(left.sum(axis=0, dtype=np.float64).tolist())
+
+    def _run_rest(self, prior: Prior, alpha: float, key: int | None) -> None:
+        total = self._rest
+        if total is not None:
+            self._look(total)
+        else:
+            total = aligned_zeros((1, self.width), self.dtype)
+        for run in self.design.rest_runs:
+            self._run_columns(run, total, self.residual, None, prior, alpha, key)
+        if self._rest is not None:
+            self._tabulate(self._rest, self.design.rest)
+
+    def _run_columns(
+        self, run: Run, total: Any, residual: Any, of_entities: Any, prior: Prior, alpha: float, key: int | None
+    ) -> None:
+        where = slice(run.start, run.stop)
+        grams = np.empty((len(run.of), self.size), self.dtype)
+        old = self.theta[where]
+        self._columns(run, old, None, total, residual, of_entities, grams)
+        self._draw(grams, run.segments, where, prior, alpha, key)
+        self._columns(run, old, self._step[where], total, residual, of_entities, None)
+        old += self._step[where]
+
+    # ---- kernels ----
+
+    def _pieces_of(self, run: Callable[[Any, int, int], None], n: int, work: int) -> None:
+        def with_scratch(start: int, stop: int) -> None:
+            run(np.empty(int(gibbs.scratch_of(self.k, self.width))), start, stop)
+
+        dispatch.run_pieces(with_scratch, n, work, self.n_threads)
+
+    def _partners(self, number: int | None) -> tuple[list[Any], list[Any]]:
+        """Tables of all entities of a row but those of one side, and which of them it has."""
+        sides = self.design.sides
+        order = sides[number] if number is not None else sides[0] if sides else None
+        others = [i for i in range(len(sides)) if i != number]
+        tables = [self.tables[i] for i in others]
+        entities = [] if order is None else [order.entities[i] for i in others]
+        if self._rest is not None:
+            tables.append(self._rest)
+            own = None if order is None else order.order
+            entities.append(self._all if own is None else own)
+        return tables, entities
+
+    def _gather(self, number: int, side: Side, start: int, stop: int) -> NDArray[Any]:
+        tables, entities = self._partners(number)
+        grams = np.empty((stop - start, self.size), self.dtype)
+        starts = side.starts[start : stop + 1]
+        target, weight = self._targets[number], self._weights[number]
+
+        def run(scratch: Any, start: int, stop: int) -> None:
+            gibbs.gather(
+                tables, entities, target, weight, starts, grams, None, None, None, scratch, self.w0, self.k, self.width,
+                start, stop, dispatch.ISA,
+            )  # fmt: skip
+
+        self._pieces_of(run, len(grams), int(starts[-1] - starts[0]) * (self.k + 2) ** 2 + len(grams) * self.size)
+        return grams
+
+    def _look(self, total: Any) -> None:
+        tables, entities = self._partners(None)
+
+        def run(scratch: Any, start: int, stop: int) -> None:
+            gibbs.gather(
+                tables, entities, self.target, self.weight, self._pieces, None, self.residual, total, self._sums,
+                scratch, self.w0, self.k, self.width, start, stop, dispatch.ISA,
+            )  # fmt: skip
+
+        self._pieces_of(run, len(self._sums), self.design.n_rows * (self.k + 4) * (1 + len(tables)))
+
+    def _columns(
+        self, run: Run, old: Any, step: Any, total: Any, residual: Any, of_entities: Any, grams: Any
+    ) -> None:
+        def work(scratch: Any, start: int, stop: int) -> None:
+            gibbs.columns(
+                old, step, total, residual, of_entities, self.weight if of_entities is None else None, run.starts,
+                run.of, run.rows, run.data, grams, scratch, self.k, start, stop, dispatch.ISA,
+            )  # fmt: skip
+
+        self._pieces_of(work, len(run.of), (len(run.rows) + len(run.of)) * (self.k + 2) ** 2)
+
+    def _draw(
+        self,
+        grams: Any,
+        segments: Any,
+        where: slice,
+        prior: Prior,
+        alpha: float,
+        key: int | None,
+        values: Any = None,
+        left: Any = None,
+        *,
+        apart: bool = False,
+    ) -> None:
+        """apart: the residuals behind grams leave the columns' own part out."""
+        n = where.stop - where.start
+        strength = None if prior.strength is None else prior.strength[where]
+
+        def run(scratch: Any, start: int, stop: int) -> None:
+            gibbs.draw(
+                grams, segments, apart, values, self._ids[where], prior.group[where], prior.mean, prior.precision,
+                strength, alpha, key is not None, key or 0, self.theta[where], self._step[where], self.gain[where], left,
+                scratch, start, stop, dispatch.ISA,
+            )  # fmt: skip
+
+        self._pieces_of(run, n, n * (self.k + 2) ** 3)
+
+    def _merged(self, side: Side, grams: NDArray[Any]) -> NDArray[Any]:
+        """The matrices of entities, those of their segments added in order."""
+        if len(grams) == side.n_entities:
+            return grams
+        of = np.repeat(np.arange(side.n_entities), np.diff(side.segments))
+        merged = np.zeros((side.n_entities, self.size), np.float64)
+        np.add.at(merged, of, grams)
+        return merged.astype(self.dtype)
+
+    def _tabulate(self, table: NDArray[Any], rows: Rows | None, *, bias: bool = False) -> None:
+        """Vectors of entities and, in the weight's place, what the table of a partner or with `bias` a column has."""
+        assert rows is not None
+        w, V = np.ascontiguousarray(self.theta[:, self.k]), self.theta[:, : self.k]
+        own = np.empty(rows.n_rows, self.dtype)
+
+        def run(start: int, stop: int) -> None:
+            fm.forward(own, rows.indptr, rows.indices, rows.data, 0.0, w, V, table, start, stop, dispatch.ISA)
+
+        dispatch.run_pieces(run, rows.n_rows, rows.nnz * (self.k + 4), self.n_threads)
+        if not bias:
+            vectors = table[:, : self.k]
+            table[:, self.k + 1] = own
+            own -= np.einsum("ij,ij->i", vectors, vectors) / 2
+        table[:, self.k] = own
