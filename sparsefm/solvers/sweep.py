@@ -256,10 +256,11 @@ class Sweep:
         """The matrices of entities, those of their segments added in order."""
         if len(grams) == side.n_entities:
             return grams
-        of = np.repeat(np.arange(side.n_entities), np.diff(side.segments))
-        merged = np.zeros((side.n_entities, self.size), np.float64)
-        np.add.at(merged, of, grams)
-        return merged.astype(self.dtype)
+        merged = grams[side.segments[:-1]]
+        for entity in np.flatnonzero(np.diff(side.segments) > 1).tolist():
+            start, stop = side.segments[entity : entity + 2]
+            merged[entity] = grams[start:stop].sum(axis=0, dtype=np.float64)
+        return merged
 
     def _tabulate(self, table: NDArray[Any], rows: Rows | None, *, bias: bool = False) -> None:
         """Vectors of entities and, in the weight's place, what the table of a partner or with `bias` a column has."""
