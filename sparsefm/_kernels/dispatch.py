@@ -55,11 +55,17 @@ def run_pieces(run: Callable[[int, int], None], n: int, work: int, n_threads: in
     if n_pieces == 1:
         return run(0, n)
     bounds = [n * i // n_pieces for i in range(n_pieces + 1)]
-    pieces = list(itertools.pairwise(bounds))
-    if n_threads == 1:
-        for start, stop in pieces:
+    pieces = iter(list(itertools.pairwise(bounds)))
+
+    def work() -> None:
+        for start, stop in pieces:  # the next that nobody has claimed
             run(start, stop)
-        return
-    with ThreadPoolExecutor(min(n_threads, n_pieces)) as pool:
-        for future in [pool.submit(run, start, stop) for start, stop in pieces]:
+
+    n_threads = min(n_threads, n_pieces)
+    if n_threads == 1:
+        return work()
+    with ThreadPoolExecutor(n_threads - 1) as pool:
+        others = [pool.submit(work) for _ in range(n_threads - 1)]
+        work()
+        for future in others:
             future.result()

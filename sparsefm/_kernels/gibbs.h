@@ -79,7 +79,7 @@ typedef struct {
     void *step;
     double *gain;            /* (n_columns,) gᵀ P⁻¹ g, twice what the log density gains by going to the mode */
     double *left;            /* (n_columns, 2): Σ s r and Σ s r² after the step, or NULL; only where apart */
-    double *scratch;         /* (size,) and (k + 1) · (k + 4) */
+    double *scratch;         /* (size,) and (k + 4) rows of k + 1, up to a multiple of 8 */
 } draw_args;
 
 #define FOR_ROWS_OF_TILE(n, FUNCTION, ...)              \
@@ -400,7 +400,8 @@ LOCAL void FN(move_entities)(const column_args *a, ptrdiff_t start, ptrdiff_t st
 /* Steps of columns start … stop to the mode of their conditional, or to a draw from it. */
 LOCAL void FN(draw)(const draw_args *a, ptrdiff_t start, ptrdiff_t stop) {
     const ptrdiff_t k = a->k, n = k + 1, width = a->width, size = gram_row(k + 1) + (((k + 1) >> 4) + 1) * 16;
-    double *sum = a->scratch, *P = sum + size, *g = P + n * n, *old = g + n, *y = old + n;
+    const ptrdiff_t row_length = (n + 7) / 8 * 8;
+    double *sum = a->scratch, *U = sum + size, *y = U + n * row_length, *old = y + row_length, *whole = old + row_length;
     const REAL *values = a->values;
     for (ptrdiff_t j = start; j < stop; j++) {
         const ptrdiff_t from = a->segments[j], to = a->segments[j + 1];
@@ -414,48 +415,63 @@ LOCAL void FN(draw)(const draw_args *a, ptrdiff_t start, ptrdiff_t stop) {
             for (ptrdiff_t i = 0; i < size; i++) sum[i] += gram[i];
         }
         const double *slope = sum + gram_row(k + 1), each = a->alpha * x * x;
+        /* The precision's upper triangle into U, row by row; the gradient into y. */
         for (ptrdiff_t f = 0; f < n; f++) {
-            const double *row = sum + gram_row(f);
+            double *into = U + f * row_length;
+            for (ptrdiff_t l = f; l < n; l++) into[l] = each * sum[gram_row(l) + f];
+            for (ptrdiff_t l = n; l < row_length; l++) into[l] = 0;
             old[f] = now[f];
-            g[f] = a->alpha * x * slope[f] + strength * precision[f] * (mean[f] - old[f]);
-            for (ptrdiff_t l = 0; l <= f; l++) P[f * n + l] = each * row[l];
-            if (a->apart) {
-                double own = 0;
-                for (ptrdiff_t l = 0; l <= f; l++) own += P[f * n + l] * now[l];
-                for (ptrdiff_t l = f + 1; l < n; l++) own += each * sum[gram_row(l) + f] * now[l];
-                g[f] -= own;
+            y[f] = a->alpha * x * slope[f] + strength * precision[f] * (mean[f] - old[f]);
+        }
+        for (ptrdiff_t l = n; l < row_length; l++) y[l] = old[l] = 0;
+        if (a->apart) {
+            for (ptrdiff_t f = 0; f < n; f++) { /* y −= U old, U symmetric */
+                const double *row = U + f * row_length;
+                const double value = old[f];
+                double along = row[f] * value;
+                for (ptrdiff_t l = f + 1; l < n; l++) {
+                    along += row[l] * old[l];
+                    y[l] -= row[l] * value;
+                }
+                y[f] -= along;
             }
         }
-        for (ptrdiff_t f = 0; f < n; f++) P[f * n + f] += strength * precision[f];
-        /* Cholesky, P = L Lᵀ, row by row; then L y = g */
         for (ptrdiff_t f = 0; f < n; f++) {
-            double *row = P + f * n;
-            for (ptrdiff_t l = 0; l < f; l++) {
-                const double *other = P + l * n;
-                double left = row[l];
-                for (ptrdiff_t i = 0; i < l; i++) left -= row[i] * other[i];
-                row[l] = left * other[l]; /* the diagonal holds reciprocals */
-            }
-            double left = row[f], right = g[f];
-            for (ptrdiff_t i = 0; i < f; i++) {
-                left -= row[i] * row[i];
-                right -= row[i] * y[i];
-            }
-            /* a direction of which neither rows nor prior say anything is left alone */
-            row[f] = left > row[f] * (sizeof(REAL) == 8 ? 1e-12 : 1e-6) ? 1 / sqrt(left) : 0;
-            y[f] = right * row[f];
+            U[f * row_length + f] += strength * precision[f];
+            whole[f] = U[f * row_length + f];
         }
+        /* Cholesky, P = Uᵀ U, whose diagonal is kept as reciprocals, and Uᵀ y = gradient on the way. Whole rows of eight
+         * are computed: what lies left of the diagonal is not looked at again. */
         double gain = 0;
-        for (ptrdiff_t f = 0; f < n; f++) gain += y[f] * y[f];
+        for (ptrdiff_t f = 0; f < n; f++) {
+            double *row = U + f * row_length;
+            /* a direction of which neither rows nor prior say anything is left alone */
+            const double root = row[f] > whole[f] * (sizeof(REAL) == 8 ? 1e-12 : 1e-6) ? 1 / sqrt(row[f]) : 0;
+            for (ptrdiff_t b = f / 8 * 8; b < row_length; b += 8)
+                for (int i = 0; i < 8; i++) row[b + i] *= root;
+            const double value = y[f] * root;
+            for (ptrdiff_t l = f + 1; l < n; l++) {
+                double *other = U + l * row_length;
+                const double share = row[l];
+                for (ptrdiff_t b = l / 8 * 8; b < row_length; b += 8)
+                    for (int i = 0; i < 8; i++) other[b + i] -= share * row[b + i];
+                y[l] -= share * value;
+            }
+            row[f] = root;
+            y[f] = value;
+            gain += value * value;
+        }
         a->gain[j] = gain;
         if (a->noise) {
             const uint64_t key = mixed64(a->key ^ mixed64((uint64_t)a->features[j] + GOLDEN));
             for (ptrdiff_t f = 0; f < n; f++) y[f] += normal_quantile(uniform_at(key, (uint64_t)f));
         }
-        for (ptrdiff_t f = n - 1; f >= 0; f--) { /* Lᵀ step = y */
-            const double value = y[f] * P[f * n + f];
-            for (ptrdiff_t l = 0; l < f; l++) y[l] -= P[f * n + l] * value;
-            step[f] = (REAL)value;
+        for (ptrdiff_t f = n - 1; f >= 0; f--) { /* U step = y */
+            const double *row = U + f * row_length;
+            double value = y[f];
+            for (ptrdiff_t l = f + 1; l < n; l++) value -= row[l] * y[l];
+            y[f] = value * row[f];
+            step[f] = (REAL)y[f];
             old[f] += step[f];
         }
         if (a->left) {

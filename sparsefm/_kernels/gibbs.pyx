@@ -116,7 +116,7 @@ def row_of_gram(Py_ssize_t f):
 
 def scratch_of(Py_ssize_t k, Py_ssize_t width):
     """Doubles that each call needs for itself."""
-    return 2 * size_of_gram(k) + (PANEL + 2) * width + (k + 1) * (k + 5)
+    return 2 * size_of_gram(k) + (PANEL + 2) * width + (k + 5) * (k + 8)
 
 
 def gather(
