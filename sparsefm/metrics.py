@@ -1,6 +1,7 @@
 """How good predictions are: functions of arrays, which know no model.
 
 Of single predictions: `rmse`, `mae`, `log_loss`, `auc`. Of ranked lists: `precision_at_k`, `ndcg_at_k`.
+Of draws of a number: `split_rhat`, `effective_sample_size`.
 Nothing is dropped in silence: missing or infinite numbers, empty input and lengths that differ are errors.
 
 For ranked lists libraries disagree on denominators, so here they are. Precision divides by k, however short
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-__all__ = ["auc", "log_loss", "mae", "ndcg_at_k", "precision_at_k", "rmse"]
+__all__ = ["auc", "effective_sample_size", "log_loss", "mae", "ndcg_at_k", "precision_at_k", "rmse", "split_rhat"]
 
 _Floats = npt.NDArray[np.float64]
 
@@ -301,3 +302,72 @@ def _positive(y: _Floats) -> npt.NDArray[np.bool_]:
     if not (labels <= {0.0, 1.0} or labels <= {-1.0, 1.0}):
         raise ValueError(f"y_true must hold 0 and 1, -1 and 1, or booleans, found {sorted(labels)[:5]}")
     return np.asarray(y == 1)
+
+
+def split_rhat(draws: npt.ArrayLike) -> Any:
+    """How far chains of draws disagree: the potential scale reduction of half chains (Gelman et al. 2013, §11.4).
+
+    Near 1 where the chains, and the first and second halves of each, have the same mean; above 1.01 to 1.1, by the
+    purpose, they have not been run for long enough.
+
+    Parameters
+    ----------
+    draws : (n_chains, n_draws, ...)
+        At least four draws a chain; one number, or an array of them, a draw.
+
+    Returns
+    -------
+    float, or array (...)
+        NaN where no draw differs from another.
+    """
+    halves = _chains(draws)
+    half = halves.shape[1] // 2
+    halves = np.concatenate([halves[:, :half], halves[:, -half:]])
+    within = halves.var(axis=1, ddof=1).mean(axis=0)
+    between = halves.mean(axis=1).var(axis=0, ddof=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.sqrt((half - 1) / half + between / within)[()]
+
+
+def effective_sample_size(draws: npt.ArrayLike) -> Any:
+    """How many independent draws would know the mean as well as these do (Geyer 1992; Vehtari et al. 2021).
+
+    The number of draws divided by 1 + 2 Σ of their autocorrelations, summed up in pairs until a pair is negative.
+
+    Parameters
+    ----------
+    draws : (n_chains, n_draws, ...)
+        At least four draws a chain; one number, or an array of them, a draw.
+
+    Returns
+    -------
+    float, or array (...)
+        At most n log10(n) of n draws in all; NaN where no draw differs from another.
+    """
+    chains = _chains(draws)
+    n_chains, n = chains.shape[:2]
+    flat = chains.reshape(n_chains, n, -1)
+    off = flat - flat.mean(axis=1, keepdims=True)
+    spectrum = np.fft.rfft(off, 2 * n, axis=1)
+    covariance = np.fft.irfft(np.abs(spectrum) ** 2, 2 * n, axis=1)[:, :n].mean(axis=0) / n
+    within = covariance[0] * n / (n - 1)
+    between = flat.mean(axis=1).var(axis=0, ddof=1) if n_chains > 1 else 0.0
+    total = within * (n - 1) / n + between
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = 1 - (within - covariance * n / (n - 1)) / total
+    pairs = correlation[0 : n - n % 2 : 2] + correlation[1 : n : 2]
+    pairs = np.minimum.accumulate(pairs, axis=0)
+    pairs[np.cumsum(pairs <= 0, axis=0) > 0] = 0
+    size = n_chains * n
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = size / np.maximum(2 * pairs.sum(axis=0) - 1, 1 / np.log10(size))
+    return np.where(total > 0, found, np.nan).reshape(chains.shape[2:])[()]
+
+
+def _chains(draws: npt.ArrayLike) -> _Floats:
+    chains = np.asarray(draws, np.float64)
+    if chains.ndim < 2 or chains.shape[0] < 1 or chains.shape[1] < 4:
+        raise ValueError(f"draws must be (n_chains, n_draws, ...) with at least 4 draws a chain, got {chains.shape}")
+    if not np.isfinite(chains).all():
+        raise ValueError("draws must be finite")
+    return chains

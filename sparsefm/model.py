@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._kernels import adaptive, csr, dispatch, fm
-from .validation import Rows, check_csr
+from .validation import Relations, Rows, check_csr
 
 __all__ = ["FMParams", "Gradient", "Posterior", "aligned_zeros", "gradient", "init", "represent", "score"]
 
@@ -131,9 +131,9 @@ class Posterior:
 
     def scores(self, X: Any, *, n_threads: int | None = None) -> Iterator[NDArray[Any]]:
         """Raw scores (n_rows,) under each draw in turn."""
-        rows = check_csr(X, n_features=self.w.shape[1], dtype=self.w.dtype)
+        rows = X if isinstance(X, Relations) else check_csr(X, n_features=self.w.shape[1], dtype=self.w.dtype)
         for draw in range(len(self)):
-            yield _forward(self[draw], rows, n_threads, with_sums=False)[0]
+            yield score(self[draw], rows, n_threads=n_threads)
 
 
 class Gradient(NamedTuple):
@@ -177,9 +177,32 @@ def init(
 
 
 def score(params: FMParams, X: Any, *, n_threads: int | None = None) -> NDArray[Any]:
-    """Raw scores (n_rows,) of the rows of X, in the parameters' type; the same bits at any n_threads."""
+    """Raw scores (n_rows,) of the rows of X, in the parameters' type; the same bits at any n_threads.
+
+    Of `Relations` an entity is looked at once, however many rows it has.
+    """
+    if isinstance(X, Relations):
+        return _score_relations(params, X, n_threads)
     rows = check_csr(X, n_features=params.n_features, dtype=params.dtype)
     return _forward(params, rows, n_threads, with_sums=False)[0]
+
+
+def _score_relations(params: FMParams, X: Relations, n_threads: int | None) -> NDArray[Any]:
+    """w0 + Σ (bias − ½‖vector‖²) + ½‖Σ vectors‖² over the row's own part and its entities."""
+    if X.n_features != params.n_features:
+        raise ValueError(f"X has {X.n_features} columns, but the parameters have {params.n_features}")
+    bare, k = FMParams(0.0, params.w, params.V), params.n_factors
+    scores = np.full(X.n_rows, params.w0)
+    total = np.zeros((X.n_rows, k))
+    parts: list[tuple[Any, Rows]] = [(slice(None), X.rows), *((block.index, block.rows) for block in X.blocks)]
+    for index, rows in parts:
+        bias, sums = _forward(bare, check_csr(rows, dtype=params.dtype), n_threads, with_sums=True)
+        assert sums is not None
+        vectors = sums[:, :k].astype(np.float64)
+        scores += (bias - np.einsum("ij,ij->i", vectors, vectors) / 2)[index]
+        total += vectors[index]
+    scores += np.einsum("ij,ij->i", total, total) / 2
+    return scores.astype(params.dtype)
 
 
 def _forward(

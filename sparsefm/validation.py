@@ -9,7 +9,7 @@ canonical already are used as they are, read-only ones included; nothing of the 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +33,8 @@ __all__ = [
 ]
 
 
-class RelationBlock(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class RelationBlock:
     """Columns that are said of an entity, stored once: row i of the data has those of row index[i] of X.
 
     Estimators take a list [X, RelationBlock(index, X_block), …], whose columns are those of X, which may be None, then
@@ -48,7 +49,8 @@ class RelationBlock(NamedTuple):
     X: Any  # (n_entities, n_columns), matrix-like
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Block:
     """A RelationBlock whose rows have the columns of all, of which start … stop are its own."""
 
     index: NDArray[np.int32]
@@ -78,7 +80,7 @@ class Relations:
 
     def take(self, of: NDArray[Any]) -> Relations:
         """Some rows, in the order given."""
-        return Relations(self.rows.take(of), tuple(block._replace(index=block.index[of]) for block in self.blocks))
+        return Relations(self.rows.take(of), tuple(replace(block, index=block.index[of]) for block in self.blocks))
 
     def flat(self) -> Rows:
         """The rows that they stand for."""
@@ -91,12 +93,12 @@ class Relations:
 
 def check_relations(X: Any) -> Relations | None:
     """Canonical rows and blocks of a list with a RelationBlock in it; None for anything else."""
-    if not isinstance(X, (list, tuple)) or isinstance(X, RelationBlock):
+    if not isinstance(X, (list, tuple)):
         return None
     if not any(isinstance(part, RelationBlock) for part in X):
         return None
     own, blocks = (None, X) if isinstance(X[0], RelationBlock) else (X[0], X[1:])
-    n_rows, parts = None, []
+    parts: list[tuple[NDArray[Any], Rows]] = []
     for number, block in enumerate(blocks):
         name = f"block {number}"
         if not isinstance(block, RelationBlock):
@@ -104,14 +106,14 @@ def check_relations(X: Any) -> Relations | None:
         index, rows = np.asarray(block.index), check_csr(block.X, name=f"X of {name}")
         if index.ndim != 1 or index.dtype.kind not in "iu":
             raise ValueError(f"index of {name} must be (n_rows,) integers, got shape {index.shape} of {index.dtype}")
-        if n_rows not in (None, len(index)):
-            raise ValueError(f"index of {name} has {len(index)} rows, the first has {n_rows}: give all one a row")
-        n_rows = len(index)
-        if n_rows and (index.min() < 0 or index.max() >= rows.n_rows):
+        if parts and len(index) != len(parts[0][0]):
+            raise ValueError(f"index of {name} has {len(index)} rows, that of block 0 {len(parts[0][0])}: one a row")
+        if len(index) and (index.min() < 0 or index.max() >= rows.n_rows):
             raise ValueError(
                 f"index of {name} goes from {index.min()} to {index.max()}; its X has rows 0 to {rows.n_rows - 1}"
             )
         parts.append((index.astype(np.int32), rows))
+    n_rows = len(parts[0][0])
     if n_rows == 0:
         raise ValueError("the blocks have 0 rows: there is nothing to fit")
     main = None if own is None else check_csr(own)
@@ -123,7 +125,8 @@ def check_relations(X: Any) -> Relations | None:
     width = main.n_features + sum(rows.n_features for _, rows in parts)
     placed, at = [], main.n_features
     for index, rows in parts:
-        moved = check_csr(rows, dtype=dtype)._replace(indices=rows.indices + rows.indices.dtype.type(at), n_features=width)
+        indices = rows.indices + rows.indices.dtype.type(at)
+        moved = check_csr(rows, dtype=dtype)._replace(indices=indices, n_features=width)
         placed.append(Block(index, moved, at, at + rows.n_features))
         at += rows.n_features
     return Relations(check_csr(main, dtype=dtype)._replace(n_features=width), tuple(placed))

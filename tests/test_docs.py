@@ -11,6 +11,7 @@ README = ROOT / "README.md"
 ENCODERS = ROOT / "docs" / "encoders.md"
 TORCH = ROOT / "docs" / "torch.md"
 TRAINING = ROOT / "docs" / "training.md"
+BAYESIAN = ROOT / "docs" / "bayesian.md"
 
 no_checkout = pytest.mark.skipif(not README.exists(), reason="tests run without a checkout")
 
@@ -59,3 +60,10 @@ def test_the_python_blocks_of_the_torch_page_run_and_learn(capsys):
     assert float(re.search(r"held-out RMSE ([\d.]+)", out)[1]) < 1.0
     for name in ("NFM", "DeepFM"):
         assert float(re.search(rf"{name}: ([\d.]+)", out)[1]) < 0.1
+
+
+@no_checkout
+def test_the_python_blocks_of_the_bayesian_page_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run_blocks(BAYESIAN)
+    assert "90 % intervals hold" in capsys.readouterr().out

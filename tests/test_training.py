@@ -865,7 +865,8 @@ def test_what_has_no_checkpoint_says_so(tmp_path: Path) -> None:
 def test_a_checkpoint_that_cannot_be_a_file_is_refused_before_training(tmp_path: Path) -> None:
     X, y = ratings()
     epochs: list[int] = []
-    for path, error in ((tmp_path, IsADirectoryError), ("", IsADirectoryError), (tmp_path / "no" / "c", FileNotFoundError)):
+    wrong = {tmp_path: IsADirectoryError, "": IsADirectoryError, tmp_path / "no" / "c": FileNotFoundError}
+    for path, error in wrong.items():
         model = FMRegressor(2, solver=AdaGrad(checkpoint=path), callbacks=[lambda m, record: epochs.append(1)])
         with pytest.raises(error, match="checkpoint"):
             model.fit(X, y)

@@ -57,15 +57,15 @@ def run_pieces(run: Callable[[int, int], None], n: int, work: int, n_threads: in
     bounds = [n * i // n_pieces for i in range(n_pieces + 1)]
     pieces = iter(list(itertools.pairwise(bounds)))
 
-    def work() -> None:
+    def claim() -> None:
         for start, stop in pieces:  # the next that nobody has claimed
             run(start, stop)
 
     n_threads = min(n_threads, n_pieces)
     if n_threads == 1:
-        return work()
+        return claim()
     with ThreadPoolExecutor(n_threads - 1) as pool:
-        others = [pool.submit(work) for _ in range(n_threads - 1)]
-        work()
+        others = [pool.submit(claim) for _ in range(n_threads - 1)]
+        claim()
         for future in others:
             future.result()

@@ -53,7 +53,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
     """What regressor and classifier share: the way in, the fit of one score function, and the way out."""
 
     n_factors: int
-    loss: str
+    loss: str | None
     l2_linear: float
     l2_factors: Any  # float, mapping from field to float; None in the regressor
     l2_prior: float
@@ -82,7 +82,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
 
     @property
     def _loss(self) -> str:
-        return self.loss
+        return str(self.loss)
 
     # ---- what each kind of target makes of it ----
 
@@ -159,7 +159,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         relations = check_relations(X)
         if relations is not None:
             if encoder is not None:
-                raise TypeError("an encoder takes a DataFrame; X is a list with RelationBlocks, which needs encoder=None")
+                raise TypeError("an encoder takes a DataFrame; a list with RelationBlocks needs encoder=None")
             self.encoder_ = None
             y = validate_data(self, X="no_validation", y=y, y_numeric=y_numeric)
             if len(y) != relations.n_rows:
@@ -185,12 +185,17 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             self.feature_names_in_ = self.encoder_.feature_names_in_
         return rows, y
 
-    def _encode(self, X: Any) -> Rows:
+    def _encode(self, X: Any) -> Rows | Relations:
         if self.encoder_ is not None:
             return check_csr(self.encoder_.transform(X))
         relations = check_relations(X)
         if relations is not None:
-            return check_csr(relations.flat(), n_features=self.n_features_in_)
+            if relations.n_features != self.n_features_in_:
+                raise ValueError(
+                    f"X has {relations.n_features} columns in all, but {self.n_features_in_} are expected: give X and "
+                    "the blocks as in fit"
+                )
+            return relations
         rows = _checked_sparse(X)
         X = validate_data(self, X, accept_sparse="csr", ensure_all_finite=False, reset=False)
         return rows or check_csr(X)
@@ -286,7 +291,8 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         self.fields_  # noqa: B018  refuses fields that are none of these columns'
         targets, watched = self._targets(y, rows.n_rows), None
         if eval_set is not None:
-            X_watched = check_csr(self._encode(eval_set[0]), dtype=rows.dtype)
+            encoded = self._encode(eval_set[0])
+            X_watched = check_csr(encoded.flat() if isinstance(encoded, Relations) else encoded, dtype=rows.dtype)
             given = check_sample_weight(eval_set[2] if len(eval_set) == 3 else None, X_watched.n_rows)
             watched = X_watched, self._targets(eval_set[1], X_watched.n_rows, "the y of eval_set"), given
         solver = make_solver(self.solver)
@@ -320,7 +326,8 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         scored. Statistics of labels (`TargetStats`) describe a row by the rows before this piece. On a matrix the width
         is fixed. A regressor keeps the centre and spread of its first target: let the first piece be a fair sample.
         After `fit` or `load` the parameters go on, the solver's own state begins anew. Costs what the rows touch, but
-        for new columns. Options may not change on the way; max_iter, batch_size, average, checkpoint, early stopping and callbacks have no part in it.
+        for new columns. Options may not change on the way; max_iter, batch_size, average, checkpoint, early stopping
+        and callbacks have no part in it.
 
         Parameters
         ----------
@@ -545,7 +552,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             return np.stack(scores, axis=1)
         return np.asarray(scores)
 
-    def _averaged(self, draws: Posterior, rows: Rows) -> NDArray[np.float64]:
+    def _averaged(self, draws: Posterior, rows: Rows | Relations) -> NDArray[np.float64]:
         """The score that stands for all draws: their mean."""
         mean = np.zeros(rows.n_rows)
         for each in draws.scores(rows, n_threads=self.n_threads):

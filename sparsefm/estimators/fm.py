@@ -15,10 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..model import FMParams, Posterior, score
 from ..solvers import MCMC, make_solver
-from ..validation import Rows, check_positive, check_target
+from ..validation import Relations, Rows, check_positive, check_target
 from .base import _BaseFM
 from .units import Units
-
 
 _AT_ONCE = 1 << 22  # scores held to find quantiles
 _HALVINGS = 40  # of the interval that a quantile lies in
@@ -162,7 +161,7 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
             raise ValueError(f"quantile must lie between 0 and 1, got {self.quantile!r}")
 
     def _shape(self) -> float:
-        return {"huber": self.delta, "quantile": self.quantile}.get(self.loss, 0.0)
+        return {"huber": self.delta, "quantile": self.quantile}.get(self._loss, 0.0)
 
     def _units(self) -> Units:
         return self._standard
@@ -211,8 +210,8 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         target = (y - units.centre) / units.scale
         if n_rows and np.abs(target).max() > _FARTHEST:
             raise ValueError(
-                f"{name} has {y[np.abs(target).argmax()]:.3g}, which is {np.abs(target).max():.3g} times the spread of the "
-                "target away from its centre: its square leaves float32"
+                f"{name} has {y[np.abs(target).argmax()]:.3g}, which is {np.abs(target).max():.3g} times the spread of "
+                "the target away from its centre: its square leaves float32"
             )
         return [target]
 
@@ -243,16 +242,17 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
             assert isinstance(self.params_, FMParams)
             return self._predicted(self._sums(self.params_, self._encode(X)))
         draws = self._draws("return_std")
-        mean, squares, rows = 0.0, 0.0, self._encode(X)
+        rows = self._encode(X)
+        mean, squares = np.zeros(rows.n_rows), np.zeros(rows.n_rows)
         for n, draw in enumerate(range(len(draws)), 1):  # Welford's
             value = self._sums(draws[draw], rows)
             off = value - mean
             mean = mean + off / n
             squares = squares + off * (value - mean)
         if return_std is False:
-            return self._predicted(np.asarray(mean))
+            return self._predicted(mean)
         variance = squares / len(draws) + (np.mean(draws.deviation**2) if return_std is True else 0.0)
-        return self._predicted(np.asarray(mean)), np.sqrt(variance)
+        return self._predicted(mean), np.sqrt(variance)
 
     def predict_quantiles(self, X: Any, quantiles: Any = (0.05, 0.5, 0.95)) -> NDArray[np.float64]:
         """(n_rows, n_quantiles) of a new target given the row; needs solver="mcmc". Not clipped.
@@ -272,7 +272,7 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
             out[start : start + per] = _mixture_quantiles(scores, draws.deviation, q)
         return out
 
-    def _sums(self, params: FMParams, rows: Rows) -> NDArray[np.float64]:
+    def _sums(self, params: FMParams, rows: Rows | Relations) -> NDArray[np.float64]:
         """Scores with the bias added in float64: beside a large mean float32 would lose the rest."""
         own = score(FMParams(0.0, params.w, params.V), rows, n_threads=self.n_threads)
         return own.astype(np.float64) + params.w0
@@ -412,7 +412,7 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class only, {self.classes_[0]!r}: a classifier needs samples of at least two")
 
-    def _averaged(self, draws: Posterior, rows: Rows) -> NDArray[np.float64]:
+    def _averaged(self, draws: Posterior, rows: Rows | Relations) -> NDArray[np.float64]:
         """The score whose probability is the draws' mean one."""
         mean = np.zeros(rows.n_rows)
         for each in draws.scores(rows, n_threads=self.n_threads):
@@ -431,7 +431,7 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
         codes = np.searchsorted(self.classes_, y)
         of_class = self._class_weights(np.bincount(codes, minlength=len(self.classes_)))
         assert of_class is not None
-        return of_class[codes] if weight is None else of_class[codes] * weight
+        return np.asarray(of_class[codes] if weight is None else of_class[codes] * weight)
 
     def _class_weights(self, counts: NDArray[Any]) -> NDArray[np.float64] | None:
         if self.class_weight is None:

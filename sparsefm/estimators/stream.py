@@ -52,8 +52,8 @@ def partial_fit(model: Any, X: Any, y: Any, sample_weight: Any = None, classes: 
         changed = [name for name, value in options.items() if value != model._session.options[name]]
         if changed:
             raise ValueError(
-                f"partial_fit goes on with the options of its first call, but {', '.join(changed)} changed: fit anew, or "
-                "go on from a saved and loaded model"
+                f"partial_fit goes on with the options of its first call, but {', '.join(changed)} changed: fit anew, "
+                "or go on from a saved and loaded model"
             )
         rows, y, weight = _more(model, X, y, sample_weight)
         weight = _weighed(model, y, weight, model._session.weight)

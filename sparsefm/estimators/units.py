@@ -49,13 +49,12 @@ class Units:
             V, w = found.V, found.w
             V *= V.dtype.type(root)
             w *= w.dtype.type(scale)
-        w0 = self.centre + scale * found.w0
         if isinstance(found, FMParams):
-            return FMParams(w0, found.w, found.V)
+            return FMParams(self.centre + scale * found.w0, found.w, found.V)
         each = np.append(np.full(found.mean.shape[-1] - 1, root), scale)
         return replace(
             found,
-            w0=w0,
+            w0=self.centre + scale * found.w0,
             deviation=found.deviation * scale,
             mean=found.mean * each,
             precision=found.precision / each**2,

@@ -27,7 +27,15 @@ __all__ = [
     "make_solver",
 ]
 
-SOLVERS: dict[str, Any] = {"adagrad": AdaGrad, "sgd": SGD, "adam": Adam, "ftrl": FTRL, "als": ALS, "mcmc": MCMC, "auto": Auto}
+SOLVERS: dict[str, Any] = {
+    "adagrad": AdaGrad,
+    "sgd": SGD,
+    "adam": Adam,
+    "ftrl": FTRL,
+    "als": ALS,
+    "mcmc": MCMC,
+    "auto": Auto,
+}
 
 
 def make_solver(solver: Any) -> Any:

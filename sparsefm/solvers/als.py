@@ -29,9 +29,9 @@ class ALS(BaseEstimator):  # type: ignore[misc]
     Each pass moves the weight and all factors of a feature together to the minimum of the objective given all others;
     the features of a one-hot field side by side, on all threads, to the same bits at any number of them. What depends
     on a user or an item alone (age, genres) is found, and costs a pass over users and items instead of rows. The
-    objective never rises; it has many minima, of which init_std and random_state choose one. With loss="logistic" a pass
-    works on a quadratic bound of the loss that touches it where training stands (Jaakkola & Jordan 2000), so that the
-    objective falls all the same. Other losses are refused. The penalties are the estimator's.
+    objective never rises; it has many minima, of which init_std and random_state choose one. With loss="logistic" a
+    pass works on a quadratic bound of the loss that touches it where training stands (Jaakkola & Jordan 2000), so that
+    the objective falls all the same. Other losses are refused. The penalties are the estimator's.
 
     Parameters
     ----------
@@ -127,8 +127,8 @@ class _Run:
         else:
             if not problem.early_stopping and gained > 100 * solver.tol:
                 warn(
-                    f"ALS ended after max_iter={solver.max_iter} passes, the last of which still gained {gained / 2:.2g} "
-                    f"of a loss of {last:.3g}; raise max_iter or tol={solver.tol:g}"
+                    f"ALS ended after max_iter={solver.max_iter} passes, the last of which still gained "
+                    f"{gained / 2:.2g} of a loss of {last:.3g}; raise max_iter or tol={solver.tol:g}"
                 )
         return best_params or sweep.params()
 
@@ -146,7 +146,7 @@ class _Run:
 
     def _scores(self) -> NDArray[np.float64]:
         """As they were when the residuals were looked at."""
-        return np.subtract(self.sweep.target, self.sweep.residual, dtype=np.float64)
+        return np.asarray(np.subtract(self.sweep.target, self.sweep.residual, dtype=np.float64))
 
     def _move_bias(self) -> None:
         sweep = self.sweep
@@ -197,4 +197,4 @@ def _times(rows: Rows, weight: NDArray[Any] | None) -> NDArray[np.float64]:
     if weight is None:
         return np.bincount(rows.indices, minlength=rows.n_features).astype(np.float64)
     each = np.repeat(weight.astype(np.float64), np.diff(rows.indptr))
-    return np.bincount(rows.indices, weights=each, minlength=rows.n_features)
+    return np.asarray(np.bincount(rows.indices, weights=each, minlength=rows.n_features), np.float64)

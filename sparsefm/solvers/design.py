@@ -82,11 +82,11 @@ class Design:
         n_rows, n_features = own.n_rows, own.n_features
         if max(n_rows, own.nnz, n_features) >= 1 << 31:
             raise ValueError(
-                f"X has {n_rows} rows, {n_features} columns and {own.nnz} non-zeros; ALS and MCMC take less than 2^31 of "
-                "each: use a first-order solver"
+                f"X has {n_rows} rows, {n_features} columns and {own.nnz} non-zeros; ALS and MCMC take less than 2^31 "
+                "of each: use a first-order solver"
             )
         if len(blocks) >= gibbs.most_partners:
-            raise ValueError(f"X has {len(blocks)} blocks, at most {gibbs.most_partners - 1} can be told apart: join some")
+            raise ValueError(f"X has {len(blocks)} blocks, at most {gibbs.most_partners - 1} are allowed: join some")
         matrix = own.matrix()
         by_column = matrix.tocsc()
         bounds = _runs(own, 0, blocks[0].start if blocks else n_features)
@@ -100,8 +100,8 @@ class Design:
             codes.append(_codes(by_column, *runs[0]))
             said.append((_entities(matrix, codes[-1], runs), runs, len(runs) == 1))
         order = np.argsort(codes[0], kind="stable") if codes else np.arange(n_rows)
-        codes = [of[order].astype(np.int32) for of in codes]
-        built = [_side(codes, number, *what) for number, what in enumerate(said)]
+        entities = [of[order].astype(np.int32) for of in codes]
+        built = [_side(entities, number, *what) for number, what in enumerate(said)]
         left = [bounds[r] for r in range(len(bounds)) if not any(r in group for group in found)]
         rest = _only(matrix[order], left, n_features)
         by_column = rest.tocsc()
@@ -242,8 +242,8 @@ def _run(by_column: Any, start: int, stop: int) -> Run:
 
 
 def _segments(counts: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Cuts stretches of such lengths, one after another, into pieces of at most SEGMENT. Returns where the pieces begin,
-    which stretch each is of, and the first piece of each stretch; an empty stretch has one empty piece."""
+    """Cuts stretches of such lengths, one after another, into pieces of at most SEGMENT. Returns where the pieces
+    begin, which stretch each is of, and the first piece of each stretch; an empty stretch has one empty piece."""
     pieces = np.maximum(1, -(-counts // SEGMENT))
     segments = np.concatenate([[0], np.cumsum(pieces)])
     of = np.repeat(np.arange(len(counts)), pieces)

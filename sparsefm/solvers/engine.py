@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._kernels import adaptive, csr, dispatch
-from ..model import FMParams
+from ..model import FMParams, Posterior
 from ..model import score as model_score
 from ..validation import Rows
 from . import checkpoint
@@ -449,9 +449,9 @@ def _check_place(file: Path) -> None:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during training; `params` are those it had come to."""
+    """Ctrl-C during training; `params` are those it had come to, or the draws."""
 
-    def __init__(self, params: FMParams) -> None:
+    def __init__(self, params: FMParams | Posterior) -> None:
         super().__init__("training was interrupted; the model holds what it had learned until then")
         self.params = params
 

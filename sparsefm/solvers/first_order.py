@@ -70,7 +70,8 @@ class _FirstOrder(BaseEstimator):  # type: ignore[misc]
         self._check()
         if problem.loss not in LOSSES:
             raise ValueError(
-                f"{type(self).__name__} knows the losses {', '.join(LOSSES)}, not {problem.loss!r}; that needs solver='mcmc'"
+                f"{type(self).__name__} knows the losses {', '.join(LOSSES)}, not {problem.loss!r}, which needs "
+                "solver='mcmc'"
             )
         return Method(
             layout=self._layout(),

@@ -156,7 +156,9 @@ class _Run:
     def _drawn(self) -> Posterior:
         if self.n_drawn == len(self.draws):
             return self.draws
-        return Posterior(*(None if part is None else part[: self.n_drawn] for part in vars(self.draws).values()))
+        parts: dict[str, Any] = vars(self.draws)
+        some: dict[str, Any] = {name: None if part is None else part[: self.n_drawn] for name, part in parts.items()}
+        return Posterior(**some)
 
     def _chain(self, chain: int) -> bool:
         """True if a callback ended it after a draw."""
@@ -166,9 +168,8 @@ class _Run:
         prior.mean[:], prior.precision[:] = 0, _FIRST
         start = problem.start
         if start is None:
-            start = init(
-                problem.rows.n_features, problem.n_factors, init_std=problem.init_std, seed=seed, dtype=problem.rows.dtype
-            )
+            shape, dtype = (problem.rows.n_features, problem.n_factors), problem.rows.dtype
+            start = init(*shape, init_std=problem.init_std, seed=seed, dtype=dtype)
             start = replace(start, w0=problem.w0)
         sweep.start(start)
         self.alpha, per_chain = 1.0, solver.burn_in + solver.n_samples
@@ -235,22 +236,23 @@ class _Run:
 
     def _slopes(self, score: NDArray[Any], cuts: NDArray[np.float64]) -> tuple[float, Any, Any]:
         """log P(levels | scores, cuts) with the normal prior of the cuts, its gradient and its Hessian by them."""
-        n_pieces, n = -(-len(score) // SEGMENT), len(cuts) - 2
+        assert self.levels is not None
+        levels, n_pieces, n = self.levels, -(-len(score) // SEGMENT), len(cuts) - 2
         sums = np.empty((n_pieces, 1 + 3 * n))
 
         def run(start: int, stop: int) -> None:
-            gibbs.cut_slopes(sums, score, self.levels, cuts, SEGMENT, start, stop)
+            gibbs.cut_slopes(sums, score, levels, cuts, SEGMENT, start, stop)
 
         dispatch.run_pieces(run, n_pieces, 128 * len(score), self.problem.n_threads)
         total = sums.sum(axis=0)
         gradient, diagonal, above = np.split(total[1:], 3)
-        hessian = np.diag(diagonal - _BIAS_PRECISION) + np.diag(above[1:], 1) + np.diag(above[1:], -1)
+        hessian = np.diag(diagonal - _BIAS_PRECISION) + np.diag(above[:-1], 1) + np.diag(above[:-1], -1)
         inner = cuts[1:-1]
         return float(total[0] - _BIAS_PRECISION / 2 * inner @ inner), gradient - _BIAS_PRECISION * inner, hessian
 
     def _draw_cuts(self, score: NDArray[Any]) -> None:
-        """One step of Metropolis and Hastings, with the normal at the mode as proposal, the normals behind the rows left
-        out: they would hold the cuts where they are."""
+        """One step of Metropolis and Hastings, with the normal at the mode as proposal, the normals behind the rows
+        left out: they would hold the cuts where they are."""
         now, mode = self.cuts, self.cuts.copy()
         log_now, gradient, hessian = self._slopes(score, now)
         for _ in range(_NEWTON):

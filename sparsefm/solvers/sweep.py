@@ -45,7 +45,7 @@ class Sweep:
         self.theta = aligned_zeros((design.n_features, self.width), self.dtype)  # factors, then the weight
         self.tables = [aligned_zeros((side.n_entities, self.width), self.dtype) for side in design.sides]
         self._rest = None if design.rest is None else aligned_zeros((design.n_rows, self.width), self.dtype)
-        self._all = np.arange(design.n_rows, dtype=np.int32) if self._rest is not None else None
+        self._all = np.arange(0 if self._rest is None else design.n_rows, dtype=np.int32)
         self.residual = np.zeros(design.n_rows, self.dtype)
         pieces = range(0, design.n_rows, SEGMENT)
         self._pieces = np.array([*pieces, design.n_rows], np.int32)
@@ -107,8 +107,8 @@ class Sweep:
             left = None
         if not np.isfinite(self.gain.sum()):
             raise DivergenceError(
-                "training left the finite numbers: scale numeric columns (Numeric() in a FrameEncoder, or StandardScaler) or "
-                "raise l2_factors and l2_linear"
+                "training left the finite numbers: scale numeric columns (Numeric() in a FrameEncoder, or "
+                "StandardScaler) or raise l2_factors and l2_linear"
             )
         return left
 
@@ -122,12 +122,13 @@ class Sweep:
             if n_columns == side.n_entities:  # no row has none of the columns
                 left = np.empty((n_columns, 2))
             while at < n_columns:
-                upto = max(at + 1, int(np.searchsorted(side.segments[: n_columns + 1], side.segments[at] + per, "right")) - 1)
+                ends = np.searchsorted(side.segments[: n_columns + 1], side.segments[at] + per, "right")
+                upto = max(at + 1, int(ends) - 1)
                 segments = side.segments[at : upto + 1]
                 grams = self._gather(number, side, int(segments[0]), int(segments[-1]))
                 where = slice(first.start + at, first.start + upto)
-                values = None if side.values is None else side.values[at:upto]
-                self._draw(grams, segments - segments[0], where, prior, alpha, key, values, None if left is None else left[at:upto], apart=True)
+                some = [None if each is None else each[at:upto] for each in (side.values, left)]
+                self._draw(grams, segments - segments[0], where, prior, alpha, key, *some, apart=True)
                 self.theta[where] += self._step[where]
                 at = upto
         else:
@@ -246,8 +247,8 @@ class Sweep:
         def run(scratch: Any, start: int, stop: int) -> None:
             gibbs.draw(
                 grams, segments, apart, values, self._ids[where], prior.group[where], prior.mean, prior.precision,
-                strength, alpha, key is not None, key or 0, self.theta[where], self._step[where], self.gain[where], left,
-                scratch, start, stop, dispatch.ISA,
+                strength, alpha, key is not None, key or 0, self.theta[where], self._step[where], self.gain[where],
+                left, scratch, start, stop, dispatch.ISA,
             )  # fmt: skip
 
         self._pieces_of(run, n, n * (self.k + 2) ** 3)
