@@ -270,222 +270,251 @@ LOCAL void FN(residuals)(const gather_args *a, ptrdiff_t start, ptrdiff_t stop) 
     else FN(residuals_in)((int)(a->width / W), a, start, stop);
 }
 
-/* The Gram matrices of segments of columns over the rows themselves. */
-LOCAL void FN(columns_of_rows)(const column_args *a, ptrdiff_t start, ptrdiff_t stop) {
+/* The Gram matrix of segment g of a column over the rows themselves. */
+LOCAL void FN(column_of_rows)(const column_args *a, ptrdiff_t g, REAL *out) {
     const REAL *data = a->data, *weight = a->weight, *residual = a->residual;
+    const REAL *v = (const REAL *)a->old + a->columns[g] * a->width;
+    const ptrdiff_t end = a->starts[g + 1];
     sum_t s = FN(sum_begin)(a->scratch, a->width, a->k + 2);
-    for (ptrdiff_t g = start; g < stop; g++) {
-        const REAL *v = (const REAL *)a->old + a->columns[g] * a->width;
-        for (ptrdiff_t p = a->starts[g]; p < a->starts[g + 1]; p++) {
-            const ptrdiff_t row = a->rows[p];
-            const REAL *q = (const REAL *)a->total + row * a->width;
-            REAL *h = s.panel + s.filled * a->width;
-            const REAL x = data ? data[p] : 1, root = weight ? (REAL)sqrt(weight[row]) : 1, scale = x * root;
-            if (p + PARTNERS_AHEAD < a->starts[stop]) {
-                PREFETCH_READ((const REAL *)a->total + a->rows[p + PARTNERS_AHEAD] * a->width);
-                PREFETCH_READ(residual + a->rows[p + PARTNERS_AHEAD]);
-            }
-            for (ptrdiff_t l = 0; l < a->k; l++) h[l] = scale * (q[l] - x * v[l]);
-            h[a->k] = scale;
-            h[a->k + 1] = root * residual[row];
-            FN(sum_row)(&s);
+    for (ptrdiff_t p = a->starts[g]; p < end; p++) {
+        const ptrdiff_t row = a->rows[p];
+        const REAL *q = (const REAL *)a->total + row * a->width;
+        REAL *h = s.panel + s.filled * a->width;
+        const REAL x = data ? data[p] : 1, root = weight ? (REAL)sqrt(weight[row]) : 1, scale = x * root;
+        if (p + PARTNERS_AHEAD < end) {
+            PREFETCH_READ((const REAL *)a->total + a->rows[p + PARTNERS_AHEAD] * a->width);
+            PREFETCH_READ(residual + a->rows[p + PARTNERS_AHEAD]);
         }
-        FN(sum_end)(&s, (REAL *)a->grams + g * s.size);
+        for (ptrdiff_t l = 0; l < a->k; l++) h[l] = scale * (q[l] - x * v[l]);
+        h[a->k] = scale;
+        h[a->k + 1] = root * residual[row];
+        FN(sum_row)(&s);
     }
+    FN(sum_end)(&s, out);
 }
 
-/* Moves the columns of segments start … stop: the totals and residuals of their rows follow. */
-LOCAL void FN(move_rows)(const column_args *a, ptrdiff_t start, ptrdiff_t stop) {
+/* Moves the column of segment g: the totals and residuals of its rows follow. */
+LOCAL void FN(move_rows)(const column_args *a, ptrdiff_t g) {
     const REAL *data = a->data;
     REAL *residual = a->residual;
     const ptrdiff_t k = a->k;
-    for (ptrdiff_t g = start; g < stop; g++) {
-        const REAL *v = (const REAL *)a->old + a->columns[g] * a->width;
-        const REAL *step = (const REAL *)a->step + a->columns[g] * a->width;
-        for (ptrdiff_t p = a->starts[g]; p < a->starts[g + 1]; p++) {
-            const ptrdiff_t row = a->rows[p];
-            const REAL x = data ? data[p] : 1;
-            REAL *q = (REAL *)a->total + row * a->width;
-            REAL moved = step[k];
-            for (ptrdiff_t l = 0; l < k; l++) {
-                moved += step[l] * (q[l] - x * v[l]);
-                q[l] += x * step[l];
-            }
-            residual[row] -= x * moved;
+    const REAL *v = (const REAL *)a->old + a->columns[g] * a->width;
+    const REAL *step = (const REAL *)a->step + a->columns[g] * a->width;
+    for (ptrdiff_t p = a->starts[g]; p < a->starts[g + 1]; p++) {
+        const ptrdiff_t row = a->rows[p];
+        const REAL x = data ? data[p] : 1;
+        REAL *q = (REAL *)a->total + row * a->width;
+        REAL moved = step[k];
+        for (ptrdiff_t l = 0; l < k; l++) {
+            moved += step[l] * (q[l] - x * v[l]);
+            q[l] += x * step[l];
         }
+        residual[row] -= x * moved;
     }
 }
 
-/* y = G δ for places 0 … k of a Gram matrix; in double. */
-LOCAL void FN(times)(const REAL *gram, ptrdiff_t k, const double *delta, double *y) {
-    for (ptrdiff_t f = 0; f <= k; f++) y[f] = 0;
-    for (ptrdiff_t f = 0; f <= k; f++) {
-        const REAL *row = gram + gram_row(f);
-        double sum = row[f] * delta[f];
-        for (ptrdiff_t l = 0; l < f; l++) {
-            sum += row[l] * delta[l];
-            y[l] += row[l] * delta[f];
-        }
-        y[f] += sum;
-    }
-}
-
-/* The Gram matrices of segments of columns over entities, each of which brings its own. */
-LOCAL void FN(columns_of_entities)(const column_args *a, ptrdiff_t start, ptrdiff_t stop) {
+/* The Gram matrix of segment g of a column over entities, each of which brings its own. With u the vector of the rest of
+ * an entity, and zeros behind it, q + u takes the place of q: row f becomes C_f + m_f u + u_f (m + n u). */
+LOCAL void FN(column_of_entities)(const column_args *a, ptrdiff_t g, REAL *out) {
     const ptrdiff_t k = a->k, width = a->width;
-    const REAL *data = a->data;
+    const REAL *data = a->data, *v = (const REAL *)a->old + a->columns[g] * width;
     sum_t s = FN(sum_begin)(a->scratch, width, k + 2);
-    REAL *u = s.panel; /* of the rest of the entity */
-    for (ptrdiff_t g = start; g < stop; g++) {
-        const REAL *v = (const REAL *)a->old + a->columns[g] * width;
-        memset(s.total, 0, s.size * sizeof(double));
-        for (ptrdiff_t p = a->starts[g]; p < a->starts[g + 1]; p++) {
-            const ptrdiff_t b = a->rows[p];
-            const REAL x = data ? data[p] : 1, square = x * x;
-            const REAL *own = (const REAL *)a->own + b * width, *gram = (const REAL *)a->of_entities + b * s.size;
-            const REAL *mean = gram + gram_row(k), *slope = gram + gram_row(k + 1);
-            const REAL count = mean[k], first = slope[k];
-            for (ptrdiff_t l = 0; l < k; l++) u[l] = own[l] - x * v[l];
-            for (ptrdiff_t f = 0; f < k; f++) {
-                const REAL *row = gram + gram_row(f);
-                double *out = s.total + gram_row(f);
-                const REAL m = mean[f], uf = u[f];
-                for (ptrdiff_t l = 0; l <= f; l++) out[l] += square * (row[l] + m * u[l] + uf * (mean[l] + count * u[l]));
-            }
-            double *out = s.total + gram_row(k), *last = s.total + gram_row(k + 1);
-            for (ptrdiff_t l = 0; l < k; l++) {
-                out[l] += square * (mean[l] + count * u[l]);
-                last[l] += x * (slope[l] + first * u[l]);
-            }
-            out[k] += square * count;
-            last[k] += x * first;
+    REAL *u = s.panel, *shifted = s.panel + width;
+    for (ptrdiff_t p = a->starts[g]; p < a->starts[g + 1]; p++) {
+        const ptrdiff_t b = a->rows[p];
+        const REAL x = data ? data[p] : 1, square = x * x;
+        const REAL *own = (const REAL *)a->own + b * width, *gram = (const REAL *)a->of_entities + b * s.size;
+        const REAL *mean = gram + gram_row(k), *slope = gram + gram_row(k + 1);
+        const REAL count = mean[k], first = slope[k];
+        const ptrdiff_t last = (k >> 4) * 16 + 16; /* columns of the row of means */
+        for (ptrdiff_t l = 0; l < k; l++) u[l] = own[l] - x * v[l];
+        for (ptrdiff_t l = 0; l < last; l += W) {
+            const vec m = FN(load)(mean + l) + FN(load)(u + l) * count;
+            FN(store)(shifted + l, m);
+            FN(store)(s.gram + gram_row(k) + l, FN(load)(s.gram + gram_row(k) + l) + m * square);
+            FN(store)(s.gram + gram_row(k + 1) + l,
+                      FN(load)(s.gram + gram_row(k + 1) + l) + (FN(load)(slope + l) + FN(load)(u + l) * first) * x);
         }
-        REAL *out = (REAL *)a->grams + g * s.size;
-        for (ptrdiff_t i = 0; i < s.size; i++) out[i] = (REAL)s.total[i];
+        const REAL *row = gram;
+        REAL *into = s.gram;
+        for (ptrdiff_t f = 0; f < k; f++) {
+            const REAL by_u = square * mean[f], by_mean = square * u[f];
+            const ptrdiff_t columns = (f >> 4) * 16 + 16;
+            for (ptrdiff_t l = 0; l < columns; l += W)
+                FN(store)(into + l, FN(load)(into + l) + (FN(load)(row + l) * square + FN(load)(u + l) * by_u +
+                                                          FN(load)(shifted + l) * by_mean));
+            row += columns;
+            into += columns;
+        }
+        if (++s.panels == PANEL * FLUSH) FN(sum_flush)(&s);
     }
+    FN(sum_flush)(&s);
+    for (ptrdiff_t i = 0; i < s.size; i++) out[i] = (REAL)s.total[i];
 }
 
-/* Moves the columns of segments start … stop: the vectors of their entities follow, and what is left of the residuals
- * in their Gram matrices. */
-LOCAL void FN(move_entities)(const column_args *a, ptrdiff_t start, ptrdiff_t stop) {
+/* Moves the column of segment g: the vectors of its entities follow, and what is left of the residuals in their Gram
+ * matrices. */
+LOCAL void FN(move_entities)(const column_args *a, ptrdiff_t g) {
     const ptrdiff_t k = a->k, width = a->width, size = gram_row(k + 1) + (((k + 1) >> 4) + 1) * 16;
-    const REAL *data = a->data;
-    double *delta = a->scratch, *y = a->scratch + width;
-    for (ptrdiff_t g = start; g < stop; g++) {
-        const REAL *v = (const REAL *)a->old + a->columns[g] * width;
-        const REAL *step = (const REAL *)a->step + a->columns[g] * width;
-        for (ptrdiff_t p = a->starts[g]; p < a->starts[g + 1]; p++) {
-            const ptrdiff_t b = a->rows[p];
-            const REAL x = data ? data[p] : 1;
-            REAL *own = (REAL *)a->own + b * width, *gram = (REAL *)a->of_entities + b * size;
-            double bias = step[k];
-            for (ptrdiff_t l = 0; l < k; l++) {
-                bias += (double)step[l] * (own[l] - x * v[l]);
-                delta[l] = (double)x * step[l];
-            }
-            delta[k] = x * bias;
-            FN(times)(gram, k, delta, y);
-            REAL *slope = gram + gram_row(k + 1);
-            double squares = slope[k + 1];
-            for (ptrdiff_t l = 0; l <= k; l++) {
-                squares += delta[l] * (y[l] - 2 * slope[l]);
-                slope[l] = (REAL)(slope[l] - y[l]);
-                own[l] = (REAL)(own[l] + delta[l]);
-            }
-            slope[k + 1] = (REAL)squares;
+    const REAL *data = a->data, *v = (const REAL *)a->old + a->columns[g] * width;
+    const REAL *step = (const REAL *)a->step + a->columns[g] * width;
+    REAL *delta = (REAL *)a->scratch, *y = delta + width;
+    memset(delta, 0, width * sizeof(REAL));
+    for (ptrdiff_t p = a->starts[g]; p < a->starts[g + 1]; p++) {
+        const ptrdiff_t b = a->rows[p];
+        const REAL x = data ? data[p] : 1;
+        REAL *own = (REAL *)a->own + b * width, *gram = (REAL *)a->of_entities + b * size;
+        REAL bias = step[k];
+        for (ptrdiff_t l = 0; l < k; l++) {
+            bias += step[l] * (own[l] - x * v[l]);
+            delta[l] = x * step[l];
         }
+        delta[k] = x * bias;
+        /* y = G δ: of the blocks of 16 right of a row's last one, the rows below tell */
+        for (ptrdiff_t l = 0; l <= k; l += W) {
+            ptrdiff_t f = l / 16 * 16;
+            const REAL *row = gram + gram_row(f) + l;
+            vec even = FN(zero)(), odd = FN(zero)();
+            for (; f < k; f += 2) {
+                const ptrdiff_t columns = (f >> 4) * 16 + 16;
+                even += FN(load)(row) * delta[f];
+                odd += FN(load)(row + columns) * delta[f + 1];
+                row += 2 * columns;
+            }
+            if (f == k) even += FN(load)(row) * delta[k];
+            FN(store)(y + l, even + odd);
+        }
+        for (ptrdiff_t f = 16; f <= k; f++) {
+            const REAL *row = gram + gram_row(f);
+            vec along = FN(zero)();
+            for (ptrdiff_t l = 0; l < (f >> 4) * 16; l += W) along += FN(load)(row + l) * FN(load)(delta + l);
+            y[f] += FN(sum)(along);
+        }
+        REAL *slope = gram + gram_row(k + 1);
+        double squares = slope[k + 1];
+        for (ptrdiff_t l = 0; l <= k; l++) squares += (double)delta[l] * (y[l] - 2 * slope[l]);
+        for (ptrdiff_t l = 0; l <= k; l++) {
+            slope[l] -= y[l];
+            own[l] += delta[l];
+        }
+        slope[k + 1] = (REAL)squares;
     }
 }
 
-/* Steps of columns start … stop to the mode of their conditional, or to a draw from it. */
-LOCAL void FN(draw)(const draw_args *a, ptrdiff_t start, ptrdiff_t stop) {
+/* The step of column j to the mode of its conditional, or to a draw from it; its Gram matrix is the sum of `count`. */
+LOCAL void FN(draw_column)(const draw_args *a, ptrdiff_t j, const REAL *gram, ptrdiff_t count) {
     const ptrdiff_t k = a->k, n = k + 1, width = a->width, size = gram_row(k + 1) + (((k + 1) >> 4) + 1) * 16;
     const ptrdiff_t row_length = (n + 7) / 8 * 8;
     double *sum = a->scratch, *U = sum + size, *y = U + n * row_length, *old = y + row_length, *whole = old + row_length;
     const REAL *values = a->values;
-    for (ptrdiff_t j = start; j < stop; j++) {
-        const ptrdiff_t from = a->segments[j], to = a->segments[j + 1];
-        const REAL *gram = (const REAL *)a->grams + from * size, *now = (const REAL *)a->old + j * width;
-        REAL *step = (REAL *)a->step + j * width;
-        const double x = values ? values[j] : 1, strength = a->strength ? a->strength[j] : 1;
-        const double *mean = a->mean + a->group[j] * n, *precision = a->precision + a->group[j] * n;
-        for (ptrdiff_t i = 0; i < size; i++) sum[i] = gram[i];
-        for (ptrdiff_t t = from + 1; t < to; t++) {
-            gram += size;
-            for (ptrdiff_t i = 0; i < size; i++) sum[i] += gram[i];
-        }
-        const double *slope = sum + gram_row(k + 1), each = a->alpha * x * x;
-        /* The precision's upper triangle into U, row by row; the gradient into y. */
-        for (ptrdiff_t f = 0; f < n; f++) {
-            double *into = U + f * row_length;
-            for (ptrdiff_t l = f; l < n; l++) into[l] = each * sum[gram_row(l) + f];
-            for (ptrdiff_t l = n; l < row_length; l++) into[l] = 0;
-            old[f] = now[f];
-            y[f] = a->alpha * x * slope[f] + strength * precision[f] * (mean[f] - old[f]);
-        }
-        for (ptrdiff_t l = n; l < row_length; l++) y[l] = old[l] = 0;
-        if (a->apart) {
-            for (ptrdiff_t f = 0; f < n; f++) { /* y −= U old, U symmetric */
-                const double *row = U + f * row_length;
-                const double value = old[f];
-                double along = row[f] * value;
-                for (ptrdiff_t l = f + 1; l < n; l++) {
-                    along += row[l] * old[l];
-                    y[l] -= row[l] * value;
-                }
-                y[f] -= along;
-            }
-        }
-        for (ptrdiff_t f = 0; f < n; f++) {
-            U[f * row_length + f] += strength * precision[f];
-            whole[f] = U[f * row_length + f];
-        }
-        /* Cholesky, P = Uᵀ U, whose diagonal is kept as reciprocals, and Uᵀ y = gradient on the way. Whole rows of eight
-         * are computed: what lies left of the diagonal is not looked at again. */
-        double gain = 0;
-        for (ptrdiff_t f = 0; f < n; f++) {
-            double *row = U + f * row_length;
-            /* a direction of which neither rows nor prior say anything is left alone */
-            const double root = row[f] > whole[f] * (sizeof(REAL) == 8 ? 1e-12 : 1e-6) ? 1 / sqrt(row[f]) : 0;
-            for (ptrdiff_t b = f / 8 * 8; b < row_length; b += 8)
-                for (int i = 0; i < 8; i++) row[b + i] *= root;
-            const double value = y[f] * root;
-            for (ptrdiff_t l = f + 1; l < n; l++) {
-                double *other = U + l * row_length;
-                const double share = row[l];
-                for (ptrdiff_t b = l / 8 * 8; b < row_length; b += 8)
-                    for (int i = 0; i < 8; i++) other[b + i] -= share * row[b + i];
-                y[l] -= share * value;
-            }
-            row[f] = root;
-            y[f] = value;
-            gain += value * value;
-        }
-        a->gain[j] = gain;
-        if (a->noise) {
-            const uint64_t key = mixed64(a->key ^ mixed64((uint64_t)a->features[j] + GOLDEN));
-            for (ptrdiff_t f = 0; f < n; f++) y[f] += normal_quantile(uniform_at(key, (uint64_t)f));
-        }
-        for (ptrdiff_t f = n - 1; f >= 0; f--) { /* U step = y */
+    const REAL *now = (const REAL *)a->old + j * width;
+    REAL *step = (REAL *)a->step + j * width;
+    const double x = values ? values[j] : 1, strength = a->strength ? a->strength[j] : 1;
+    const double *mean = a->mean + a->group[j] * n, *precision = a->precision + a->group[j] * n;
+    for (ptrdiff_t i = 0; i < size; i++) sum[i] = gram[i];
+    for (ptrdiff_t t = 1; t < count; t++)
+        for (ptrdiff_t i = 0; i < size; i++) sum[i] += gram[t * size + i];
+    const double *slope = sum + gram_row(k + 1), each = a->alpha * x * x;
+    /* The precision's upper triangle into U, row by row; the gradient into y. */
+    for (ptrdiff_t f = 0; f < n; f++) {
+        double *into = U + f * row_length;
+        for (ptrdiff_t l = f; l < n; l++) into[l] = each * sum[gram_row(l) + f];
+        for (ptrdiff_t l = n; l < row_length; l++) into[l] = 0;
+        old[f] = now[f];
+        y[f] = a->alpha * x * slope[f] + strength * precision[f] * (mean[f] - old[f]);
+    }
+    for (ptrdiff_t l = n; l < row_length; l++) y[l] = old[l] = 0;
+    if (a->apart) {
+        for (ptrdiff_t f = 0; f < n; f++) { /* y −= U old, U symmetric */
             const double *row = U + f * row_length;
-            double value = y[f];
-            for (ptrdiff_t l = f + 1; l < n; l++) value -= row[l] * y[l];
-            y[f] = value * row[f];
-            step[f] = (REAL)y[f];
-            old[f] += step[f];
-        }
-        if (a->left) {
-            double first = slope[k], second = slope[n];
-            for (ptrdiff_t f = 0; f < n; f++) {
-                const double *row = sum + gram_row(f), theta = x * old[f];
-                double along = 0;
-                for (ptrdiff_t l = 0; l < f; l++) along += row[l] * old[l];
-                second += theta * (x * (2 * along + row[f] * old[f]) - 2 * slope[f]);
-                first -= theta * sum[gram_row(k) + f];
+            const double value = old[f];
+            double along = row[f] * value;
+            for (ptrdiff_t l = f + 1; l < n; l++) {
+                along += row[l] * old[l];
+                y[l] -= row[l] * value;
             }
-            a->left[2 * j] = first;
-            a->left[2 * j + 1] = second;
+            y[f] -= along;
         }
+    }
+    for (ptrdiff_t f = 0; f < n; f++) {
+        U[f * row_length + f] += strength * precision[f];
+        whole[f] = U[f * row_length + f];
+    }
+    /* Cholesky, P = Uᵀ U, whose diagonal is kept as reciprocals, and Uᵀ y = gradient on the way. Whole rows of eight
+     * are computed: what lies left of the diagonal is not looked at again. */
+    double gain = 0;
+    for (ptrdiff_t f = 0; f < n; f++) {
+        double *row = U + f * row_length;
+        /* a direction of which neither rows nor prior say anything is left alone */
+        const double root = row[f] > whole[f] * (sizeof(REAL) == 8 ? 1e-12 : 1e-6) ? 1 / sqrt(row[f]) : 0;
+        for (ptrdiff_t b = f / 8 * 8; b < row_length; b += 8)
+            for (int i = 0; i < 8; i++) row[b + i] *= root;
+        const double value = y[f] * root;
+        for (ptrdiff_t l = f + 1; l < n; l++) {
+            double *other = U + l * row_length;
+            const double share = row[l];
+            for (ptrdiff_t b = l / 8 * 8; b < row_length; b += 8)
+                for (int i = 0; i < 8; i++) other[b + i] -= share * row[b + i];
+            y[l] -= share * value;
+        }
+        row[f] = root;
+        y[f] = value;
+        gain += value * value;
+    }
+    a->gain[j] = gain;
+    if (a->noise) {
+        const uint64_t key = mixed64(a->key ^ mixed64((uint64_t)a->features[j] + GOLDEN));
+        for (ptrdiff_t f = 0; f < n; f++) y[f] += normal_quantile(uniform_at(key, (uint64_t)f));
+    }
+    for (ptrdiff_t f = n - 1; f >= 0; f--) { /* U step = y */
+        const double *row = U + f * row_length;
+        double value = y[f];
+        for (ptrdiff_t l = f + 1; l < n; l++) value -= row[l] * y[l];
+        y[f] = value * row[f];
+        step[f] = (REAL)y[f];
+        old[f] += step[f];
+    }
+    if (a->left) {
+        double first = slope[k], second = slope[n];
+        for (ptrdiff_t f = 0; f < n; f++) {
+            const double *row = sum + gram_row(f), theta = x * old[f];
+            double along = 0;
+            for (ptrdiff_t l = 0; l < f; l++) along += row[l] * old[l];
+            second += theta * (x * (2 * along + row[f] * old[f]) - 2 * slope[f]);
+            first -= theta * sum[gram_row(k) + f];
+        }
+        a->left[2 * j] = first;
+        a->left[2 * j + 1] = second;
+    }
+}
+
+LOCAL void FN(draw)(const draw_args *a, ptrdiff_t start, ptrdiff_t stop) {
+    const ptrdiff_t size = gram_row(a->k + 1) + (((a->k + 1) >> 4) + 1) * 16;
+    for (ptrdiff_t j = start; j < stop; j++) {
+        const REAL *gram = (const REAL *)a->grams + a->segments[j] * size;
+        FN(draw_column)(a, j, gram, a->segments[j + 1] - a->segments[j]);
+    }
+}
+
+LOCAL void FN(columns)(const column_args *a, ptrdiff_t start, ptrdiff_t stop) {
+    const ptrdiff_t size = gram_row(a->k + 1) + (((a->k + 1) >> 4) + 1) * 16;
+    for (ptrdiff_t g = start; g < stop; g++) {
+        if (a->step && a->of_entities) FN(move_entities)(a, g);
+        else if (a->step) FN(move_rows)(a, g);
+        else if (a->of_entities) FN(column_of_entities)(a, g, (REAL *)a->grams + g * size);
+        else FN(column_of_rows)(a, g, (REAL *)a->grams + g * size);
+    }
+}
+
+/* Columns start … stop in turn, each of one segment: whatever they meet in, each finds what those before it left. */
+LOCAL void FN(chain)(const column_args *a, const draw_args *d, ptrdiff_t start, ptrdiff_t stop) {
+    REAL *gram = a->grams;
+    for (ptrdiff_t j = start; j < stop; j++) {
+        if (a->of_entities) FN(column_of_entities)(a, j, gram);
+        else FN(column_of_rows)(a, j, gram);
+        FN(draw_column)(d, j, gram, 1);
+        if (a->of_entities) FN(move_entities)(a, j);
+        else FN(move_rows)(a, j);
     }
 }
 

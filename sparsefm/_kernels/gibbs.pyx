@@ -13,8 +13,6 @@ cdef extern from *:
     #define BODY "gibbs.h"
     #include "instances.h"
 
-    enum { OF_ROWS, MOVE_ROWS, OF_ENTITIES, MOVE_ENTITIES };
-
     #define DISPATCH_I32(name, isa, is_f64, ...)                     \\
         do {                                                         \\
             if (is_f64) DISPATCH_F64(name, i32, isa, __VA_ARGS__);   \\
@@ -25,13 +23,11 @@ cdef extern from *:
         if (a->grams) DISPATCH_I32(gather, isa, is_f64, a, start, stop);
         else DISPATCH_I32(residuals, isa, is_f64, a, start, stop);
     }
-    static void run_columns(int isa, int is_f64, int what, const column_args *a, ptrdiff_t start, ptrdiff_t stop) {
-        switch (what) {
-        case OF_ROWS: DISPATCH_I32(columns_of_rows, isa, is_f64, a, start, stop); break;
-        case MOVE_ROWS: DISPATCH_I32(move_rows, isa, is_f64, a, start, stop); break;
-        case OF_ENTITIES: DISPATCH_I32(columns_of_entities, isa, is_f64, a, start, stop); break;
-        default: DISPATCH_I32(move_entities, isa, is_f64, a, start, stop); break;
-        }
+    static void run_columns(int isa, int is_f64, const column_args *a, ptrdiff_t start, ptrdiff_t stop) {
+        DISPATCH_I32(columns, isa, is_f64, a, start, stop);
+    }
+    static void run_chain(int isa, int is_f64, const column_args *a, const draw_args *d, ptrdiff_t n) {
+        DISPATCH_I32(chain, isa, is_f64, a, d, 0, n);
     }
     static void run_draw(int isa, int is_f64, const draw_args *a, ptrdiff_t start, ptrdiff_t stop) {
         DISPATCH_I32(draw, isa, is_f64, a, start, stop);
@@ -39,7 +35,6 @@ cdef extern from *:
     """
     enum: MOST_PARTNERS
     enum: PANEL
-    int OF_ROWS, MOVE_ROWS, OF_ENTITIES, MOVE_ENTITIES
 
     ctypedef struct gather_args:
         Py_ssize_t k, width, n_partners
@@ -98,7 +93,8 @@ cdef extern from *:
     double uniform_at(uint64_t key, uint64_t counter) nogil
     uint64_t mixed64(uint64_t z) nogil
     void run_gather(int isa, int is_f64, const gather_args *a, Py_ssize_t start, Py_ssize_t stop) nogil
-    void run_columns(int isa, int is_f64, int what, const column_args *a, Py_ssize_t start, Py_ssize_t stop) nogil
+    void run_columns(int isa, int is_f64, const column_args *a, Py_ssize_t start, Py_ssize_t stop) nogil
+    void run_chain(int isa, int is_f64, const column_args *a, const draw_args *d, Py_ssize_t n) nogil
     void run_draw(int isa, int is_f64, const draw_args *a, Py_ssize_t start, Py_ssize_t stop) nogil
 
 most_partners = MOST_PARTNERS
@@ -181,7 +177,6 @@ def columns(
 ):
     """Gram matrices of columns over rows or over entities, or what follows when they move."""
     cdef column_args a
-    cdef int what
     if start >= stop:
         return
     a.k, a.width = k, old.shape[1]
@@ -197,12 +192,67 @@ def columns(
     a.step = NULL if step is None else &step[0, 0]
     a.grams = NULL if grams is None else &grams[0, 0]
     a.scratch = &scratch[0]
-    if of_entities is None:
-        what = OF_ROWS if step is None else MOVE_ROWS
-    else:
-        what = OF_ENTITIES if step is None else MOVE_ENTITIES
     with nogil:
-        run_columns(isa, sizeof(REAL) == 8, what, &a, start, stop)
+        run_columns(isa, sizeof(REAL) == 8, &a, start, stop)
+
+
+def chain(
+    const REAL[:, ::1] old,         # as in columns and draw; one segment a column
+    REAL[:, ::1] step,
+    REAL[:, ::1] total,
+    REAL[::1] residual,
+    REAL[:, ::1] of_entities,
+    const REAL[::1] weight,
+    const int32_t[::1] starts,
+    const int32_t[::1] of,
+    const int32_t[::1] rows,
+    const REAL[::1] data,
+    REAL[:, ::1] gram,              # scratch (1, size)
+    const int64_t[::1] features,
+    const int32_t[::1] group,
+    const double[:, ::1] mean,
+    const double[:, ::1] precision,
+    const double[::1] strength,
+    double alpha,
+    bint noise,
+    uint64_t key,
+    double[::1] gain,
+    double[::1] scratch,
+    int isa,
+):
+    """Draws and moves all columns in turn, each in the light of those before it."""
+    cdef column_args a
+    cdef draw_args d
+    a.k, a.width = mean.shape[1] - 1, old.shape[1]
+    a.starts = &starts[0]
+    a.columns = &of[0]
+    a.rows = &rows[0] if rows.shape[0] else NULL
+    a.data = &data[0] if data is not None and data.shape[0] else NULL
+    a.weight = NULL if weight is None else &weight[0]
+    a.total = a.own = &total[0, 0]
+    a.residual = NULL if residual is None else &residual[0]
+    a.of_entities = NULL if of_entities is None else &of_entities[0, 0]
+    a.old = d.old = &old[0, 0]
+    a.step = d.step = &step[0, 0]
+    a.grams = &gram[0, 0]
+    a.scratch = d.scratch = &scratch[0]
+    d.k, d.width = a.k, a.width
+    d.grams = NULL
+    d.segments = NULL
+    d.apart = False
+    d.values = NULL
+    d.features = &features[0]
+    d.group = &group[0]
+    d.mean = &mean[0, 0]
+    d.precision = &precision[0, 0]
+    d.strength = NULL if strength is None else &strength[0]
+    d.alpha = alpha
+    d.noise = noise
+    d.key = key
+    d.gain = &gain[0]
+    d.left = NULL
+    with nogil:
+        run_chain(isa, sizeof(REAL) == 8, &a, &d, old.shape[0])
 
 
 def draw(

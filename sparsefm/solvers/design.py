@@ -27,6 +27,7 @@ __all__ = ["Design", "Run", "Side"]
 
 SEGMENT = 4096  # rows, or entries of a column, that are summed in one go
 MOST_SIDES = 4  # a row looks the others up for each: beyond, one sum a row is cheaper
+_WORTH_SHARING = 1 << 21  # multiply-adds of a run
 _SAMPLE = 4096  # rows on which a dependency is tried first
 _MEMORY = 1 << 28  # bytes that the matrices of a side's entities may take
 
@@ -42,6 +43,7 @@ class Run:
     starts: NDArray[np.int32]  # (n_segments + 1,) of entries
     of: NDArray[np.int32]  # (n_segments,) column less start
     segments: NDArray[np.int32]  # (n_columns + 1,) first segment of each column
+    in_turn: bool = False  # the columns may meet: one after another
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Design:
             said.append((_entities(matrix, codes[-1], runs), runs, len(runs) == 1))
         order = np.argsort(codes[0], kind="stable") if codes else np.arange(n_rows)
         entities = [of[order].astype(np.int32) for of in codes]
-        built = [_side(entities, number, *what) for number, what in enumerate(said)]
+        built = [_side(entities, number, *what, n_factors) for number, what in enumerate(said)]
         left = [bounds[r] for r in range(len(bounds)) if not any(r in group for group in found)]
         rest = _only(matrix[order], left, n_features)
         by_column = rest.tocsc()
@@ -109,7 +111,7 @@ class Design:
             order,
             built,
             _rows_of(rest) if rest.nnz else None,
-            [_run(by_column, *bound) for bound in left],
+            _stretches(by_column, left, n_factors),
             n_rows,
             n_features,
             own.dtype,
@@ -210,7 +212,12 @@ def _entities(matrix: Any, codes: NDArray[Any], bounds: list[tuple[int, int]]) -
 
 
 def _side(
-    codes: list[NDArray[np.int32]], number: int, entities: Any, bounds: list[tuple[int, int]], alone: bool
+    codes: list[NDArray[np.int32]],
+    number: int,
+    entities: Any,
+    bounds: list[tuple[int, int]],
+    alone: bool,
+    n_factors: int,
 ) -> Side:
     own = codes[number]
     by_entity = np.argsort(own, kind="stable").astype(np.int32) if number else None
@@ -226,19 +233,33 @@ def _side(
         starts=starts,
         segments=segments,
         columns=_rows_of(entities),
-        runs=[_run(by_column, *some) for some in bounds],
+        runs=_stretches(by_column, bounds, n_factors),
         values=values,
         alone=alone,
     )
 
 
-def _run(by_column: Any, start: int, stop: int) -> Run:
+def _stretches(by_column: Any, bounds: list[tuple[int, int]], n_factors: int) -> list[Run]:
+    """The runs; neighbours too short to be shared among threads become one, whose columns are solved for in turn."""
+    joined: list[tuple[int, int, bool]] = []
+    for start, stop in bounds:
+        n_entries = int(by_column.indptr[stop] - by_column.indptr[start])
+        short = n_entries <= SEGMENT and (n_entries + stop - start) * (n_factors + 2) ** 2 < _WORTH_SHARING
+        if short and joined and joined[-1][1] == start and joined[-1][2]:
+            joined[-1] = (joined[-1][0], stop, True)
+        else:
+            joined.append((start, stop, short))
+    return [_run(by_column, *some) for some in joined]
+
+
+def _run(by_column: Any, start: int, stop: int, in_turn: bool) -> Run:
     indptr = by_column.indptr[start : stop + 1]
     entries = slice(indptr[0], indptr[-1])
     data = by_column.data[entries]
     starts, of, segments = _segments(np.diff(indptr))
     rows = by_column.indices[entries].astype(np.int32)
-    return Run(start, stop, rows, None if (data == 1).all() else np.ascontiguousarray(data), starts, of, segments)
+    given = None if (data == 1).all() else np.ascontiguousarray(data)
+    return Run(start, stop, rows, given, starts, of, segments, in_turn)
 
 
 def _segments(counts: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:

@@ -162,8 +162,12 @@ class Sweep:
         self, run: Run, total: Any, residual: Any, of_entities: Any, prior: Prior, alpha: float, key: int | None
     ) -> None:
         where = slice(run.start, run.stop)
-        grams = np.empty((len(run.of), self.size), self.dtype)
         old = self.theta[where]
+        if run.in_turn:
+            self._chain(run, total, residual, of_entities, prior, alpha, key)
+            old += self._step[where]
+            return
+        grams = np.empty((len(run.of), self.size), self.dtype)
         self._columns(run, old, None, total, residual, of_entities, grams)
         self._draw(grams, run.segments, where, prior, alpha, key)
         self._columns(run, old, self._step[where], total, residual, of_entities, None)
@@ -252,6 +256,18 @@ class Sweep:
             )  # fmt: skip
 
         self._pieces_of(run, n, n * (self.k + 2) ** 3)
+
+    def _chain(
+        self, run: Run, total: Any, residual: Any, of_entities: Any, prior: Prior, alpha: float, key: int | None
+    ) -> None:
+        where = slice(run.start, run.stop)
+        gibbs.chain(
+            self.theta[where], self._step[where], total, residual, of_entities,
+            self.weight if of_entities is None else None, run.starts, run.of, run.rows, run.data,
+            np.empty((1, self.size), self.dtype), self._ids[where], prior.group[where], prior.mean, prior.precision,
+            None if prior.strength is None else prior.strength[where], alpha, key is not None, key or 0,
+            self.gain[where], np.empty(int(gibbs.scratch_of(self.k, self.width))), dispatch.ISA,
+        )  # fmt: skip
 
     def _merged(self, side: Side, grams: NDArray[Any]) -> NDArray[Any]:
         """The matrices of entities, those of their segments added in order."""
