@@ -463,7 +463,7 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was(model: Any) -> None:
     with pytest.raises(ValueError, match="diverged"):
         model.fit(wide, target(model, y))
     with pytest.raises(ValueError, match="solver must be one of"):
-        model.set_params(solver="als").fit(X, target(model, y))
+        model.set_params(solver="newton").fit(X, target(model, y))
     with pytest.raises(ValueError, match="inconsistent"):
         model.set_params(solver="adagrad").fit(X, target(model, y)[:-1])
     assert (model.predict(X) == before).all()

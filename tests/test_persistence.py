@@ -142,7 +142,7 @@ def test_a_loaded_model_is_the_saved_one_to_the_bit(name: str, path: Path) -> No
     back.save(again)
     assert load(again).history_ == model.history_
     y = np.resize(model.classes_, 12) if isinstance(model, FMClassifier) else RATING
-    if name != "poisson":  # whose solver is "auto"
+    if name not in ("poisson", "binary"):  # whose solver is "auto", whose weights need the frequencies of all classes
         back.partial_fit(X, y)
     back.fit(X, y)
 

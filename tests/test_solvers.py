@@ -24,8 +24,10 @@ from sparsefm._kernels import adaptive, dispatch
 from sparsefm.datasets import make_ratings
 from sparsefm.model import FMParams, init, score
 from sparsefm.solvers import (
+    ALS,
     FTRL,
     LOSSES,
+    MCMC,
     SGD,
     SOLVERS,
     AdaGrad,
@@ -1381,7 +1383,8 @@ def test_wrong_arguments_are_named_by_fit(model: Any, options: dict[str, Any]) -
 
 
 def test_solvers_by_name() -> None:
-    assert {"adagrad": AdaGrad, "sgd": SGD, "adam": Adam, "ftrl": FTRL, "auto": Auto} == SOLVERS
+    first_order = {"adagrad": AdaGrad, "sgd": SGD, "adam": Adam, "ftrl": FTRL}
+    assert {**first_order, "als": ALS, "mcmc": MCMC, "auto": Auto} == SOLVERS
     for name, kind in SOLVERS.items():
         assert type(make_solver(name)) is kind
     mine = SGD(max_iter=3)
