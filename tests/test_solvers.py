@@ -1390,9 +1390,7 @@ def test_solvers_by_name() -> None:
     mine = SGD(max_iter=3)
     assert make_solver(mine) is mine
     for wrong in ("adam!", None, 3, [], SGD):
-        with pytest.raises(
-            ValueError, match=r"solver must be one of 'adagrad', 'sgd', 'adam', 'ftrl', 'auto' or a solver"
-        ):
+        with pytest.raises(ValueError, match=r"solver must be one of 'adagrad', 'sgd', .* 'mcmc', 'auto' or a solver"):
             make_solver(wrong)
 
 
