@@ -15,7 +15,8 @@ else:
     FLAGS += ["-Wno-psabi"]  # gcc notes that passing wide vectors differs between its versions; ours stay inside
     FLAGS += ["-Wno-discarded-qualifiers"]  # in the code Cython writes for const buffers
 
-_BODIES = ("instances", "rows", "fm", "dense", "losses", "steps", "adaptive", "team", "minibatch", "rowsteps", "random", "gibbs")
+_BODIES = ("instances", "rows", "fm", "dense", "losses", "steps", "adaptive", "team", "minibatch", "rowsteps")
+_BODIES += ("random", "gibbs")
 HEADERS = [f"sparsefm/_kernels/{name}.h" for name in _BODIES]
 
 

@@ -195,7 +195,8 @@ def fit_modern_fm(work: Workload, epochs: int, threads: int, settings: dict) -> 
 
 
 def import_myfm() -> Any:
-    if importlib.util.find_spec("pkg_resources") is None:  # myfm imports two names from it and uses neither
+    # myfm imports two names from it and uses neither
+    if "pkg_resources" not in sys.modules and importlib.util.find_spec("pkg_resources") is None:
         sys.modules["pkg_resources"] = Mock()
     import myfm
 

@@ -355,7 +355,7 @@ def effective_sample_size(draws: npt.ArrayLike) -> Any:
     total = within * (n - 1) / n + between
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = 1 - (within - covariance * n / (n - 1)) / total
-    pairs = correlation[0 : n - n % 2 : 2] + correlation[1 : n : 2]
+    pairs = correlation[0 : n - n % 2 : 2] + correlation[1:n:2]
     pairs = np.minimum.accumulate(pairs, axis=0)
     pairs[np.cumsum(pairs <= 0, axis=0) > 0] = 0
     size = n_chains * n

@@ -127,7 +127,8 @@ def check_relations(X: Any) -> Relations | None:
     for index, rows in parts:
         indices = rows.indices + rows.indices.dtype.type(at)
         moved = check_csr(rows, dtype=dtype)._replace(indices=indices, n_features=width)
-        placed.append(Block(index, moved, at, at + rows.n_features))
+        if rows.n_features:  # else nothing is said
+            placed.append(Block(index, moved, at, at + rows.n_features))
         at += rows.n_features
     return Relations(check_csr(main, dtype=dtype)._replace(n_features=width), tuple(placed))
 

@@ -335,7 +335,7 @@ def cut_slopes(
     """Of each piece Σ log P(level | score), its gradient by the inner cuts, and its Hessian's diagonal and the one above
     it: a row knows the two cuts around its level only."""
     cdef Py_ssize_t piece, i, n = cuts.shape[0] - 2
-    cdef double lo, hi, p, below, above
+    cdef double lo, hi, p, near, below, above
     cdef double *out
     cdef int y
     with nogil:
@@ -347,10 +347,15 @@ def cut_slopes(
                 y = level[i]
                 lo, hi = cuts[y] - score[i], cuts[y + 1] - score[i]
                 p = normal_share(-lo) - normal_share(-hi) if lo > 0 else normal_share(hi) - normal_share(lo)
-                p = max(p, 1e-300)
-                out[0] += log(p)
-                below = 0.3989422804014327 * exp(-0.5 * lo * lo) / p if y > 0 else 0
-                above = 0.3989422804014327 * exp(-0.5 * hi * hi) / p if y < n else 0
+                if p > 1e-290:
+                    out[0] += log(p)
+                    below = 0.3989422804014327 * exp(-0.5 * lo * lo) / p if y > 0 else 0
+                    above = 0.3989422804014327 * exp(-0.5 * hi * hi) / p if y < n else 0
+                else:  # so far out only the nearer cut counts, and the tail is φ(near) / near
+                    near = lo if lo > 0 else -hi
+                    out[0] -= 0.5 * near * near + log(near) + 0.9189385332046727
+                    below = near + 1 / near if lo > 0 else 0
+                    above = near + 1 / near if lo <= 0 else 0
                 if y > 0:
                     out[y] -= below
                     out[n + y] += below * lo - below * below

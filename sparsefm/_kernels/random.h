@@ -62,7 +62,7 @@ static inline double normal_share(double x) { return 0.5 * erfc(-x * 0.707106781
 static inline double truncated_normal(double lo, double hi, double u) {
     if (lo > 0) return -truncated_normal(-hi, -lo, 1 - u);
     const double below = normal_share(lo), p = below + u * (normal_share(hi) - below);
-    if (!(p > 0)) return lo > -HUGE_VAL ? (hi < HUGE_VAL ? 0.5 * (lo + hi) : lo) : hi; /* beyond 38 standard deviations */
+    if (!(p > 1e-300)) return hi - log(u + (1 - u) * exp(hi * (hi - lo))) / hi; /* far out the tail is an exponential */
     const double value = normal_quantile(p < 1 ? p : 1 - 1.1e-16);
     return value < lo ? lo : value > hi ? hi : value;
 }

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import persistence
@@ -22,7 +23,7 @@ from ..encoders import FrameEncoder
 from ..encoders.tables import columns_of, is_frame
 from ..model import FMParams, Posterior, represent, score
 from ..recommend import top_k
-from ..solvers import Interrupted, Problem, make_solver
+from ..solvers import SOLVERS, Interrupted, Problem, make_solver
 from ..validation import Relations, Rows, check_csr, check_positive, check_relations, check_sample_weight
 from . import stream
 from .files import to_state
@@ -47,6 +48,14 @@ def all_or_nothing(fit: Any) -> Any:
             raise
 
     return guarded
+
+
+def _takes_steps(model: Any) -> bool:
+    if isinstance(model.solver, str) and model.solver not in SOLVERS:
+        return True  # fit has the better words
+    if not hasattr(make_solver(model.solver), "method"):
+        raise AttributeError(f"partial_fit needs a first-order solver such as 'adagrad', not {model.solver!r}")
+    return True
 
 
 class _BaseFM(BaseEstimator):  # type: ignore[misc]
@@ -319,6 +328,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             raise interrupted
         return self
 
+    @available_if(_takes_steps)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, *, sample_weight: Any = None, classes: Any = None) -> Self:
         """One pass over more rows, from where training stands; without a fit before, this is the first.
 

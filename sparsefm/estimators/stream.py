@@ -41,8 +41,6 @@ class Session:
 def partial_fit(model: Any, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> None:
     """What the estimators' partial_fit does."""
     model._check_parameters()
-    if not hasattr(make_solver(model.solver), "method"):
-        raise TypeError(f"partial_fit needs a first-order solver such as 'adagrad', not {model.solver!r}")
     if getattr(model, "_session", None) is None:
         _open_session(model, X, y, sample_weight, classes)
     else:

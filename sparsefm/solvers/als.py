@@ -87,7 +87,7 @@ class _Run:
             first = init(
                 rows.n_features, problem.n_factors, init_std=problem.init_std, seed=problem.seed, dtype=rows.dtype
             )
-            first.V[occurrences(problem) == 0] = 0  # of columns that never are
+            first.V[occurrences(problem) == 0] = 0  # a column that never is scores zero
             start = replace(first, w0=problem.w0)
         self.sweep.start(start)
         self.prior = penalties(problem)
@@ -95,7 +95,7 @@ class _Run:
     def solve(self) -> FMParams:
         solver, problem = self.solver, self.problem
         best, best_params, best_epoch = np.inf, None, 0
-        done, last = False, np.inf
+        done, stopped, gained, last = False, False, 0.0, np.inf
         sweep = self.sweep
         sweep.residuals()
         for epoch in range(1, solver.max_iter + 1):
@@ -124,12 +124,17 @@ class _Run:
             last = record["loss"]
             if done or stopped:
                 break
-        else:
-            if not problem.early_stopping and gained > 100 * solver.tol:
-                warn(
-                    f"ALS ended after max_iter={solver.max_iter} passes, the last of which still gained "
-                    f"{gained / 2:.2g} of a loss of {last:.3g}; raise max_iter or tol={solver.tol:g}"
-                )
+        constant = mean_loss(problem.loss, self.y, np.full(len(self.y), problem.w0), self.weight)
+        if not last <= 1.1 * constant + 0.01:
+            warn(
+                f"the fit is worse than a constant: its mean loss is {last:.3g}, that of the constant {constant:.3g}. "
+                "Scale numeric columns (Numeric() in a FrameEncoder, or StandardScaler), or pass float64 rows"
+            )
+        elif not (done or stopped or problem.early_stopping) and gained > 100 * solver.tol:
+            warn(
+                f"ALS ended after max_iter={solver.max_iter} passes, the last of which still gained {gained / 2:.2g} of "
+                f"a loss of {last:.3g}; raise max_iter or tol={solver.tol:g}"
+            )
         return best_params or sweep.params()
 
     def _bound(self) -> None:
@@ -179,7 +184,7 @@ def penalties(problem: Problem) -> Prior:
     precision = np.repeat(strengths.astype(np.float64)[:, None], k + 1, axis=1)
     precision[:, k] = problem.l2_linear
     times = occurrences(problem)
-    strength = np.where(times > 0, times + problem.l2_prior, 1.0)
+    strength = np.where(times > 0, times + problem.l2_prior, 0.0)  # a column that never is stays where it is
     precision = np.maximum(precision, np.finfo(np.float64).tiny ** 0.25)
     return Prior(np.zeros_like(precision), precision, group.astype(np.int32), strength)
 

@@ -29,7 +29,7 @@ _LOSSES = ("squared", "probit", "ordinal")
 # normal is so wide that it only makes the posterior proper.
 _SHAPE, _RATE, _MEANS = 0.5, 0.5, 1.0
 _BIAS_PRECISION = 0.01
-_FIRST = 10.0  # precision of factors and weights in the first sweep, whose factors are next to nothing
+_FIRST = 100.0  # precision of factors and weights in the first sweep: chains that grow into their scale settle sooner
 _CUTS_EVERY = 5  # sweeps: a draw of the cuts costs more than one
 _NEWTON = 10  # steps at most to the mode of the cuts
 

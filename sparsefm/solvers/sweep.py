@@ -220,9 +220,7 @@ class Sweep:
 
         self._pieces_of(run, len(self._sums), self.design.n_rows * (self.k + 4) * (1 + len(tables)))
 
-    def _columns(
-        self, run: Run, old: Any, step: Any, total: Any, residual: Any, of_entities: Any, grams: Any
-    ) -> None:
+    def _columns(self, run: Run, old: Any, step: Any, total: Any, residual: Any, of_entities: Any, grams: Any) -> None:
         def work(scratch: Any, start: int, stop: int) -> None:
             gibbs.columns(
                 old, step, total, residual, of_entities, self.weight if of_entities is None else None, run.starts,
