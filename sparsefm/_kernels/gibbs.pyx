@@ -263,7 +263,7 @@ def draw(
     const int64_t[::1] features,    # IN (n_columns,) what the noise of each is drawn for
     const int32_t[::1] group,       # IN (n_columns,) of the prior
     const double[:, ::1] mean,      # IN (n_groups, k + 1) of factors and weight
-    const double[:, ::1] precision, # IN the same
+    const double[:, ::1] precision,  # IN the same
     const double[::1] strength,     # IN (n_columns,) times the precision, None: one
     double alpha,                   # precision of the residuals
     bint noise,                     # a draw; else the mode
@@ -332,8 +332,8 @@ def cut_slopes(
     Py_ssize_t start,
     Py_ssize_t stop,
 ):
-    """Of each piece Σ log P(level | score), its gradient by the inner cuts, and its Hessian's diagonal and the one above
-    it: a row knows the two cuts around its level only."""
+    """Of each piece Σ log P(level | score), its gradient by the inner cuts, and its Hessian's diagonal and the one
+    above it: a row knows the two cuts around its level only."""
     cdef Py_ssize_t piece, i, n = cuts.shape[0] - 2
     cdef double lo, hi, p, near, below, above
     cdef double *out

@@ -132,8 +132,8 @@ class _Run:
             )
         elif not (done or stopped or problem.early_stopping) and gained > 100 * solver.tol:
             warn(
-                f"ALS ended after max_iter={solver.max_iter} passes, the last of which still gained {gained / 2:.2g} of "
-                f"a loss of {last:.3g}; raise max_iter or tol={solver.tol:g}"
+                f"ALS ended after max_iter={solver.max_iter} passes, the last of which still gained "
+                f"{gained / 2:.2g} of a loss of {last:.3g}; raise max_iter or tol={solver.tol:g}"
             )
         return best_params or sweep.params()
 
