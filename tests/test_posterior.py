@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from scipy.special import ndtr
+from scipy.stats import chisquare
 from sklearn.base import clone
 from test_training import ratings
 
@@ -65,6 +66,51 @@ def test_draws_of_a_linear_model_are_those_of_the_closed_form(monkeypatch: pytes
     size = effective_sample_size(drawn[None])
     assert (np.abs(drawn.mean(axis=0) - mean) < 5 * np.sqrt(np.diag(covariance) / size)).all()
     np.testing.assert_allclose(np.cov(drawn.T), covariance, atol=0.1 * covariance.max())
+
+
+@pytest.mark.parametrize("loss", ["squared", "probit", "ordinal"])
+def test_ranks_of_the_truth_among_draws_are_uniform(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulation-based calibration (Talts et al. 2018): parameters from the prior, data from them, draws given the data.
+
+    The priors are narrowed so that chains are short enough; scores and hyperparameters are looked at, never factors.
+    """
+    for name, value in {"_SHAPE": 4.0, "_RATE": 2.0, "_BIAS_PRECISION": 1.0}.items():
+        monkeypatch.setattr(module, name, value)
+    k, users, items, n, draws = 2, 6, 5, 60, 19
+    group = np.repeat([0, 1], [users, items]).astype(np.int32)
+    rng, ranks = np.random.default_rng(0), []
+    while len(ranks) < 100:
+        user, item = rng.integers(0, users, n), rng.integers(0, items, n)
+        user[:users], item[:items] = np.arange(users), np.arange(items)
+        X = np.zeros((n, users + items))
+        X[np.arange(n), user] = X[np.arange(n), users + item] = 1
+        precision = rng.gamma(4.0, 0.5, (2, k + 1))
+        mean = rng.normal(size=(2, k + 1)) / np.sqrt(module._MEANS * precision)
+        theta = mean[group] + rng.normal(size=(users + items, k + 1)) / np.sqrt(precision[group])
+        w0 = 0.0 if loss == "ordinal" else rng.normal()
+        score = w0 + X @ theta[:, k] + (theta[user, :k] * theta[users + item, :k]).sum(axis=1)
+        deviation = rng.gamma(4.0, 0.5) ** -0.5 if loss == "squared" else 1.0
+        latent, cuts = score + deviation * rng.normal(size=n), np.sort(rng.normal(size=2))
+        y = {"squared": latent, "probit": latent > 0, "ordinal": np.searchsorted(cuts, latent)}[loss].astype(float)
+        if loss == "ordinal" and len(np.unique(y)) < 3:
+            continue  # such data are no part of the question: given all others the draws are still right
+        problem = Problem(
+            rows=check_csr(X), y=y, weight=None, loss=loss, w0=0.0, n_factors=k, l2_linear=0, l2_factors=0,
+            init_std=0.1, seed=len(ranks), n_threads=1, evaluation=None, early_stopping=False,
+            report=lambda record: False, fields=group,
+        )  # fmt: skip
+        drawn = MCMC(n_samples=draws * 20, burn_in=100, keep=draws).solve(problem)
+        scores, first = np.array(list(drawn.scores(X))), 0.0
+        statistics = [(drawn.precision[:, 0, k], precision[0, k]), (drawn.precision[:, 1, 0], precision[1, 0])]
+        statistics += [(drawn.mean[:, 0, k], mean[0, k]), (drawn.deviation, deviation)][: 1 + (loss == "squared")]
+        if loss == "ordinal":
+            statistics.append((np.diff(drawn.cuts, axis=1)[:, 0], cuts[1] - cuts[0]))
+            scores, first = scores - drawn.cuts[:, :1], cuts[0]
+        statistics += [(scores[:, 0], score[0] - first), (scores.mean(axis=1), score.mean() - first)]
+        statistics.append((scores.std(axis=1), score.std()))
+        ranks.append([int((values < truth).sum()) for values, truth in statistics])
+    for of_one in np.array(ranks).T:
+        assert chisquare(np.bincount(of_one // 4, minlength=5)).pvalue > 1e-4
 
 
 def test_intervals_cover_what_they_promise() -> None:

@@ -95,38 +95,36 @@ class Design:
         some = np.unique(np.linspace(0, n_rows - 1, _SAMPLE).astype(np.int64))
         most = max(0, MOST_SIDES - len(blocks)) if sides else 0
         found = _dependencies(matrix[some].tocsc(), by_column, bounds, n_factors, most)
-        codes = [block.index.astype(np.int64) for block in blocks]
+        codes = [block.index for block in blocks]
         said = [(block.rows.matrix(), _runs(block.rows, block.start, block.stop), False) for block in blocks]
         for group in found:
             runs = [bounds[r] for r in group]
             codes.append(_codes(by_column, *runs[0]))
             said.append((_entities(matrix, codes[-1], runs), runs, len(runs) == 1))
         order = np.argsort(codes[0], kind="stable") if codes else np.arange(n_rows)
-        entities = [of[order].astype(np.int32) for of in codes]
+        entities = [of[order] for of in codes]
         built = [_side(entities, number, *what, n_factors) for number, what in enumerate(said)]
-        left = [bounds[r] for r in range(len(bounds)) if not any(r in group for group in found)]
-        rest = _only(matrix[order], left, n_features)
-        by_column = rest.tocsc()
-        return cls(
-            order,
-            built,
-            _rows_of(rest) if rest.nnz else None,
-            _stretches(by_column, left, n_factors),
-            n_rows,
-            n_features,
-            own.dtype,
-        )
+        del by_column
+        taken = {r for group in found for r in group}
+        left = [bound for r, bound in enumerate(bounds) if r not in taken]
+        rest, rest_runs = None, []
+        if left:
+            own_entries = _only(matrix, left, n_features)[order]
+            rest = _rows_of(own_entries) if own_entries.nnz else None
+            rest_runs = _stretches(own_entries.tocsc(), left, n_factors)
+        return cls(order, built, rest, rest_runs, n_rows, n_features, own.dtype)
 
 
 def _runs(rows: Rows, start: int, stop: int) -> list[tuple[int, int]]:
     """The longest stretches of columns from start to stop, from the left, no two of which meet in a row."""
     meets = np.full(rows.n_features, -1, np.int64)  # the nearest column to the left that it meets
-    if rows.nnz > 1:
-        left, right = rows.indices[:-1], rows.indices[1:]
-        same_row = np.ones(rows.nnz - 1, bool)
-        ends = rows.indptr[1:-1]
-        same_row[ends[(ends > 0) & (ends < rows.nnz)] - 1] = False
-        np.maximum.at(meets, right[same_row], left[same_row])
+    if rows.nnz:
+        before = np.empty_like(rows.indices)  # of each entry the column of the one to its left
+        before[1:] = rows.indices[:-1]
+        before[rows.indptr[:-1][np.diff(rows.indptr) > 0]] = -1
+        by_column = sp.csr_array((before, rows.indices, rows.indptr), shape=(rows.n_rows, rows.n_features)).tocsc()
+        occur = np.flatnonzero(np.diff(by_column.indptr))
+        meets[occur] = np.maximum.reduceat(by_column.data, by_column.indptr[occur])
     cuts = [start]
     for column in np.flatnonzero(meets >= 0).tolist():
         if meets[column] >= cuts[-1]:
@@ -134,11 +132,12 @@ def _runs(rows: Rows, start: int, stop: int) -> list[tuple[int, int]]:
     return list(zip(cuts, [*cuts[1:], stop], strict=True)) if start < stop else []
 
 
-def _codes(by_column: Any, start: int, stop: int) -> NDArray[np.int64]:
+def _codes(by_column: Any, start: int, stop: int) -> NDArray[np.int32]:
     """Of each row the column of the run that it has, less start; behind the last one where it has none."""
     indptr = by_column.indptr[start : stop + 1]
-    codes = np.full(by_column.shape[0], stop - start, np.int64)
-    codes[by_column.indices[indptr[0] : indptr[-1]]] = np.repeat(np.arange(stop - start), np.diff(indptr))
+    columns = np.repeat(np.arange(stop - start, dtype=np.int32), np.diff(indptr))
+    codes = np.full(by_column.shape[0], stop - start, np.int32)
+    codes[by_column.indices[indptr[0] : indptr[-1]]] = columns
     return codes
 
 
