@@ -70,7 +70,7 @@ def test_draws_of_a_linear_model_are_those_of_the_closed_form(monkeypatch: pytes
 
 @pytest.mark.parametrize("loss", ["squared", "probit", "ordinal"])
 def test_ranks_of_the_truth_among_draws_are_uniform(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Simulation-based calibration (Talts et al. 2018): parameters from the prior, data from them, draws given the data.
+    """Simulation-based calibration (Talts et al. 2018): parameters from the prior, data from them, draws given these.
 
     The priors are narrowed so that chains are short enough; scores and hyperparameters are looked at, never factors.
     """
