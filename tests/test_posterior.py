@@ -12,6 +12,8 @@ import scipy.sparse as sp
 from scipy.special import ndtr
 from scipy.stats import chisquare
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_training import ratings
 
 from sparsefm import FMClassifier, FMOrdinal, FMRegressor, load
@@ -251,6 +253,32 @@ def test_what_draws_cannot_do_is_refused() -> None:
             drawn.predict_quantiles(X, quantiles)
     with pytest.raises(ValueError, match="return_std must be"):
         drawn.predict(X, return_std="yes")
+
+
+WEIGHTS = ("check_sample_weight_equivalence_on_dense_data", "check_sample_weight_equivalence_on_sparse_data")
+EXPECTED = {
+    FMRegressor: dict.fromkeys(WEIGHTS, "other rows, other draws"),
+    FMClassifier: dict.fromkeys(
+        (*WEIGHTS, "check_sample_weights_not_overwritten", "check_class_weight_classifiers"),
+        "the probit sampler refuses weights of rows",
+    ),
+}
+
+
+@parametrize_with_checks(
+    [FMRegressor(4, solver=SHORT), FMClassifier(4, solver=SHORT)],
+    expected_failed_checks=lambda estimator: EXPECTED[type(estimator)],
+)
+def test_scikit_learn_conventions_hold(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+def test_grid_search_finds_the_rank() -> None:
+    X, score = planted(1500, 0)
+    y = score + np.random.default_rng(1).normal(0, 0.3, 1500)
+    model = FMRegressor(solver=MCMC(n_samples=40, burn_in=10), random_state=0)
+    search = GridSearchCV(model, {"n_factors": [0, 2]}, cv=3).fit(X, y)
+    assert search.best_params_ == {"n_factors": 2}
 
 
 def test_diagnostics_of_draws() -> None:

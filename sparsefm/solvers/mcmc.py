@@ -96,7 +96,7 @@ class MCMC(BaseEstimator):  # type: ignore[misc]
         if problem.early_stopping:
             raise ValueError("early_stopping has no part in solver='mcmc': more samples only make the average better")
         if problem.loss != "squared" and problem.weight is not None:
-            raise ValueError("solver='mcmc' takes weights of rows for a real target only: repeat the rows instead")
+            raise ValueError("solver='mcmc' takes weights of rows for a real target only; with classes repeat the rows")
         return _Run(self, counted(problem)).solve()
 
 
