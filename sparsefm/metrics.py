@@ -319,6 +319,11 @@ def split_rhat(draws: npt.ArrayLike) -> Any:
     -------
     float, or array (...)
         NaN where no draw differs from another.
+
+    Examples
+    --------
+    >>> bool(split_rhat(np.random.default_rng(0).normal(size=(2, 500))) < 1.01)
+    True
     """
     halves = _chains(draws)
     half = halves.shape[1] // 2
@@ -343,6 +348,12 @@ def effective_sample_size(draws: npt.ArrayLike) -> Any:
     -------
     float, or array (...)
         At most n log10(n) of n draws in all; NaN where no draw differs from another.
+
+    Examples
+    --------
+    >>> draws = np.random.default_rng(0).normal(size=(2, 500))
+    >>> bool(effective_sample_size(np.repeat(draws, 4, axis=1)) < 1200)  # each four times
+    True
     """
     chains = _chains(draws)
     n_chains, n = chains.shape[:2]

@@ -33,109 +33,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, eq=False)
-class RelationBlock:
-    """Columns that are said of an entity, stored once: row i of the data has those of row index[i] of X.
-
-    Estimators take a list [X, RelationBlock(index, X_block), …], whose columns are those of X, which may be None, then
-    those of each block. `ALS` and `MCMC` work on the blocks as they are (Rendle 2013, Scaling Factorization Machines to
-    Relational Data); other solvers, and predictions, see the rows that they stand for.
-
-    >>> import numpy as np
-    >>> ages = RelationBlock(np.array([0, 0, 1]), np.array([[1, 0], [0, 1]]))  # rows 0 and 1 are of one user
-    """
-
-    index: Any  # (n_rows,) int
-    X: Any  # (n_entities, n_columns), matrix-like
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """A RelationBlock whose rows have the columns of all, of which start … stop are its own."""
-
-    index: NDArray[np.int32]
-    rows: Rows
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class Relations:
-    """Canonical rows with blocks beside them; all have the columns of all, the rows' own come first."""
-
-    rows: Rows
-    blocks: tuple[Block, ...]
-
-    @property
-    def n_rows(self) -> int:
-        return self.rows.n_rows
-
-    @property
-    def n_features(self) -> int:
-        return self.rows.n_features
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.rows.dtype
-
-    def take(self, of: NDArray[Any]) -> Relations:
-        """Some rows, in the order given."""
-        return Relations(self.rows.take(of), tuple(replace(block, index=block.index[of]) for block in self.blocks))
-
-    def flat(self) -> Rows:
-        """The rows that they stand for."""
-        parts = [self.rows.matrix(), *(block.rows.take(block.index).matrix() for block in self.blocks)]
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part
-        return check_csr(total, dtype=self.dtype)
-
-
-def check_relations(X: Any) -> Relations | None:
-    """Canonical rows and blocks of a list with a RelationBlock in it; None for anything else."""
-    if not isinstance(X, (list, tuple)):
-        return None
-    if not any(isinstance(part, RelationBlock) for part in X):
-        return None
-    own, blocks = (None, X) if isinstance(X[0], RelationBlock) else (X[0], X[1:])
-    parts: list[tuple[NDArray[Any], Rows]] = []
-    for number, block in enumerate(blocks):
-        name = f"block {number}"
-        if not isinstance(block, RelationBlock):
-            raise TypeError(f"after X come RelationBlocks; {name} is a {type(block).__name__}")
-        index, rows = np.asarray(block.index), check_csr(block.X, name=f"X of {name}")
-        if index.ndim != 1 or index.dtype.kind not in "iu":
-            raise ValueError(f"index of {name} must be (n_rows,) integers, got shape {index.shape} of {index.dtype}")
-        if parts and len(index) != len(parts[0][0]):
-            raise ValueError(f"index of {name} has {len(index)} rows, that of block 0 {len(parts[0][0])}: one a row")
-        if len(index) and (index.min() < 0 or index.max() >= rows.n_rows):
-            raise ValueError(
-                f"index of {name} goes from {index.min()} to {index.max()}; its X has rows 0 to {rows.n_rows - 1}"
-            )
-        parts.append((index.astype(np.int32), rows))
-    n_rows = len(parts[0][0])
-    if n_rows == 0:
-        raise ValueError("the blocks have 0 rows: there is nothing to fit")
-    main = None if own is None else check_csr(own)
-    if main is not None and main.n_rows != n_rows:
-        raise ValueError(f"X has {main.n_rows} rows, the blocks' indices have {n_rows}")
-    dtype = np.result_type(*(rows.dtype for _, rows in parts), *(() if main is None else (main.dtype,)))
-    if main is None:
-        main = Rows(np.zeros(n_rows + 1, np.int32), np.empty(0, np.int32), None, 0, 0, dtype)
-    width = main.n_features + sum(rows.n_features for _, rows in parts)
-    placed, at = [], main.n_features
-    for index, rows in parts:
-        indices = rows.indices + rows.indices.dtype.type(at)
-        moved = check_csr(rows, dtype=dtype)._replace(indices=indices, n_features=width)
-        if rows.n_features:  # else nothing is said
-            placed.append(Block(index, moved, at, at + rows.n_features))
-        at += rows.n_features
-    return Relations(check_csr(main, dtype=dtype)._replace(n_features=width), tuple(placed))
-
-
-_LARGEST = 1e30  # option: float32 holds it, and with room to multiply
-
-
 class Rows(NamedTuple):
     """Canonical CSR arrays as the kernels take them."""
 
@@ -416,6 +313,9 @@ def check_weights(sample_weight: Any, n_rows: int) -> NDArray[np.float64] | None
     return np.asarray(weight, np.float64)
 
 
+_LARGEST = 1e30  # option: float32 holds it, and with room to multiply
+
+
 def check_positive(value: Any, name: str, *, zero: bool = False, integer: bool = False) -> None:
     """Refuses a parameter that is not a positive (with zero=True: non-negative) number, or none that float32 holds."""
     kind = "integer" if integer else "number"
@@ -429,3 +329,103 @@ def check_positive(value: Any, name: str, *, zero: bool = False, integer: bool =
         raise ValueError(f"{name} must be a {'non-negative' if zero else 'positive'} {kind}, got {value!r}")
     if value > _LARGEST:
         raise ValueError(f"{name} must be at most {_LARGEST:g}, got {value!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class RelationBlock:
+    """Columns that are said of an entity, stored once: row i of the data has those of row index[i] of X.
+
+    Estimators take a list [X, RelationBlock(index, X_block), …], whose columns are those of X, which may be None, then
+    those of each block. `ALS` and `MCMC` work on the blocks as they are (Rendle 2013, Scaling Factorization Machines to
+    Relational Data); other solvers, and predictions, see the rows that they stand for.
+
+    >>> import numpy as np
+    >>> ages = RelationBlock(np.array([0, 0, 1]), np.array([[1, 0], [0, 1]]))  # rows 0 and 1 are of one user
+    """
+
+    index: Any  # (n_rows,) int
+    X: Any  # (n_entities, n_columns), matrix-like
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A RelationBlock whose rows have the columns of all, of which start … stop are its own."""
+
+    index: NDArray[np.int32]
+    rows: Rows
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Relations:
+    """Canonical rows with blocks beside them; all have the columns of all, the rows' own come first."""
+
+    rows: Rows
+    blocks: tuple[Block, ...]
+
+    @property
+    def n_rows(self) -> int:
+        return self.rows.n_rows
+
+    @property
+    def n_features(self) -> int:
+        return self.rows.n_features
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.rows.dtype
+
+    def take(self, of: NDArray[Any]) -> Relations:
+        """Some rows, in the order given."""
+        return Relations(self.rows.take(of), tuple(replace(block, index=block.index[of]) for block in self.blocks))
+
+    def flat(self) -> Rows:
+        """The rows that they stand for."""
+        parts = [self.rows.matrix(), *(block.rows.take(block.index).matrix() for block in self.blocks)]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return check_csr(total, dtype=self.dtype)
+
+
+def check_relations(X: Any) -> Relations | None:
+    """Canonical rows and blocks of a list with a RelationBlock in it; None for anything else."""
+    if not isinstance(X, (list, tuple)):
+        return None
+    if not any(isinstance(part, RelationBlock) for part in X):
+        return None
+    own, blocks = (None, X) if isinstance(X[0], RelationBlock) else (X[0], X[1:])
+    parts: list[tuple[NDArray[Any], Rows]] = []
+    for number, block in enumerate(blocks):
+        name = f"block {number}"
+        if not isinstance(block, RelationBlock):
+            raise TypeError(f"after X come RelationBlocks; {name} is a {type(block).__name__}")
+        index, rows = np.asarray(block.index), check_csr(block.X, name=f"X of {name}")
+        if index.ndim != 1 or index.dtype.kind not in "iu":
+            raise ValueError(f"index of {name} must be (n_rows,) integers, got shape {index.shape} of {index.dtype}")
+        if parts and len(index) != len(parts[0][0]):
+            raise ValueError(f"index of {name} has {len(index)} rows, that of block 0 {len(parts[0][0])}: one a row")
+        if len(index) and (index.min() < 0 or index.max() >= rows.n_rows):
+            raise ValueError(
+                f"index of {name} goes from {index.min()} to {index.max()}; its X has rows 0 to {rows.n_rows - 1}"
+            )
+        parts.append((index.astype(np.int32), rows))
+    n_rows = len(parts[0][0])
+    if n_rows == 0:
+        raise ValueError("the blocks have 0 rows: there is nothing to fit")
+    main = None if own is None else check_csr(own)
+    if main is not None and main.n_rows != n_rows:
+        raise ValueError(f"X has {main.n_rows} rows, the blocks' indices have {n_rows}")
+    dtype = np.result_type(*(rows.dtype for _, rows in parts), *(() if main is None else (main.dtype,)))
+    if main is None:
+        main = Rows(np.zeros(n_rows + 1, np.int32), np.empty(0, np.int32), None, 0, 0, dtype)
+    width = main.n_features + sum(rows.n_features for _, rows in parts)
+    placed, at = [], main.n_features
+    for index, rows in parts:
+        indices = rows.indices + rows.indices.dtype.type(at)
+        moved = check_csr(rows, dtype=dtype)._replace(indices=indices, n_features=width)
+        if rows.n_features:  # else nothing is said
+            placed.append(Block(index, moved, at, at + rows.n_features))
+        at += rows.n_features
+    return Relations(check_csr(main, dtype=dtype)._replace(n_features=width), tuple(placed))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from sklearn.base import clone
@@ -314,7 +315,6 @@ def test_cloned_pickled_and_saved(kind: type, tmp_path: Path) -> None:
 
 @ANY_FIT
 def test_by_name_with_a_frame_and_in_a_search() -> None:
-    pd = pytest.importorskip("pandas")
     X, y = ratings()
     frame = pd.DataFrame({"user": X[:, :8].argmax(axis=1).astype(str), "film": X[:, 11:17].argmax(axis=1).astype(str)})
     encoder = FrameEncoder({"user": OneHot(), "film": OneHot()})

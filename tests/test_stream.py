@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from test_growth import NEEDS_ARROW, NEEDS_POLARS
 from test_training import ALL, METHODS, assert_same, numbers, predicted, ratings, without_time
 
-from sparsefm import FMClassifier, FMRegressor, FrameEncoder, Numeric, OneHot, TargetStats, load
+from sparsefm import FMClassifier, FMRegressor, FrameEncoder, Numeric, OneHot, RelationBlock, TargetStats, load
 from sparsefm.solvers import FTRL, SGD, AdaGrad, Adam, DivergenceError
 from sparsefm.solvers.engine import Training
 
@@ -942,3 +942,14 @@ def test_pieces_print_nothing(name: str, capfd: pytest.CaptureFixture[str]) -> N
     model.partial_fit(X, y).partial_fit(X, y)
     model.fit_stream([(X, y)], epochs=2).predict(X)
     assert capfd.readouterr() == ("", "")
+
+
+def test_pieces_may_be_relational_blocks() -> None:
+    X, y = ratings()
+    users, items = X[:, :12].argmax(axis=1), X[:, 12:].argmax(axis=1)
+    blocks, flat = (FMRegressor(3, random_state=0, n_threads=1) for _ in range(2))
+    for some in (slice(0, 100), slice(100, 240)):
+        parts = [RelationBlock(users[some], np.eye(12)), RelationBlock(items[some], np.eye(10))]
+        blocks.partial_fit(parts, y[some])
+        flat.partial_fit(X[some].astype(np.float64), y[some])
+    np.testing.assert_array_equal(blocks.predict(X), flat.predict(X))

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 teams: bool
 
 class Pass:
+    begun: bool
     def work(self, member: int) -> None: ...
     def result(self) -> tuple[float, int]: ...
 

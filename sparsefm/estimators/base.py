@@ -209,6 +209,10 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         X = validate_data(self, X, accept_sparse="csr", ensure_all_finite=False, reset=False)
         return rows or check_csr(X)
 
+    def _encode_flat(self, X: Any) -> Rows:
+        encoded = self._encode(X)
+        return encoded.flat() if isinstance(encoded, Relations) else encoded
+
     def _start(
         self, X: Any, y: Any, sample_weight: Any, eval_set: Any
     ) -> tuple[Rows | Relations, NDArray[Any], NDArray[Any] | None, tuple[Any, ...] | None]:
@@ -271,6 +275,8 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         """Fits to rows X (n_rows, n_features), CSR, any matrix, or with an encoder a frame, and y (n_rows,).
 
+        X may also be a list of a matrix, or None, and RelationBlocks.
+
         Parameters
         ----------
         sample_weight : (n_rows,), optional
@@ -300,8 +306,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         self.fields_  # noqa: B018  refuses fields that are none of these columns'
         targets, watched = self._targets(y, rows.n_rows), None
         if eval_set is not None:
-            encoded = self._encode(eval_set[0])
-            X_watched = check_csr(encoded.flat() if isinstance(encoded, Relations) else encoded, dtype=rows.dtype)
+            X_watched = check_csr(self._encode_flat(eval_set[0]), dtype=rows.dtype)
             given = check_sample_weight(eval_set[2] if len(eval_set) == 3 else None, X_watched.n_rows)
             watched = X_watched, self._targets(eval_set[1], X_watched.n_rows, "the y of eval_set"), given
         solver = make_solver(self.solver)

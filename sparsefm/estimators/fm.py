@@ -42,8 +42,9 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         ½ r²; the same up to |r| = delta · spread and linear beyond (the spread is 1.48 times the median absolute
         deviation); the pinball loss, whose prediction is a quantile of the target; e^score − y · score for counts,
         whose prediction is e^score.
-    solver : "adagrad", "sgd", "adam", "ftrl", "auto" or a solver object such as AdaGrad(max_iter=50)
-        "auto" finds the number of passes and the strength of the penalties by a short search.
+    solver : "adagrad", "sgd", "adam", "ftrl", "als", "mcmc", "auto" or a solver object such as AdaGrad(max_iter=50)
+        "auto" finds the number of passes and the strength of the penalties by a short search; "als" and "mcmc" have no
+        learning rate, and "mcmc" no penalties either.
     l2_linear, l2_factors : float
         Penalties. l2_factors may be a mapping from field to strength, fields not named keeping the default; None is
         0.025 times the spread of y (with loss="quantile" 0.025), which is the same strength at any scale of the target.
@@ -84,6 +85,9 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
     Attributes
     ----------
     params_ : FMParams
+        With solver="mcmc" the last draw.
+    posterior_ : Posterior or None
+        The draws of solver="mcmc".
     intercept_, coef_, factors_ : float, (n_features,), (n_features, n_factors)
     history_ : list of dict
         One an epoch: epoch, loss (mean of ℓ, each row scored before its own update), seconds, and with an eval_set

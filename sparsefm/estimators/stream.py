@@ -20,7 +20,7 @@ from ..model import FMParams
 from ..solvers import DivergenceError, Problem, make_solver
 from ..solvers.engine import Training, advice, far_above, norms, scale_of
 from ..solvers.problem import HALVINGS, mean_loss, warn
-from ..validation import Rows, check_csr, check_weights
+from ..validation import Rows, check_csr, check_relations, check_weights
 
 __all__ = ["fit_stream", "partial_fit"]
 
@@ -148,7 +148,8 @@ def _weighed(model: Any, y: Any, weight: NDArray[Any] | None, unit: float = 1.0)
 def _more(model: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Rows, Any, NDArray[Any] | None]:
     """Further rows, checked and encoded; the encoder has grown by them."""
     check_is_fitted(model)
-    n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
+    relations = check_relations(X)
+    n_rows = relations.n_rows if relations else X.shape[0] if hasattr(X, "shape") else len(X)
     if n_rows == 0:
         raise ValueError("X has 0 rows: there is nothing to fit")
     y = np.asarray(y)
@@ -158,7 +159,7 @@ def _more(model: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Rows, Any, ND
     model._targets(y, n_rows)  # refuses a wrong y before the encoder learns it
     if model.encoder_ is None:
         first = model.params_[0] if isinstance(model.params_, tuple) else model.params_
-        return check_csr(model._encode(X), dtype=first.dtype), y, weight
+        return check_csr(model._encode_flat(X), dtype=first.dtype), y, weight
     if not isinstance(model.encoder_, encoders.FrameEncoder):
         return check_csr(model.encoder_.transform(X)), y, weight
     statistics = [name for name, c in model.encoder_.columns_.items() if isinstance(c.encoder, encoders.TargetStats)]
