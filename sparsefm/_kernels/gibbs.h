@@ -12,7 +12,8 @@
  * Where the columns are those of an entity (a user with all that is said of him), the rows of an entity enter through
  * one Gram matrix of (q, 1, r), q now of everything but the entity: a row costs the same however much is said of its
  * user, and the columns of the entity are then drawn from these matrices alone (Rendle 2013, Scaling Factorization
- * Machines to Relational Data, whose blocks these are).
+ * Machines to Relational Data, whose blocks these are). The matrices stand while the columns move: what is left of the
+ * residuals follows from the vectors of the entities.
  *
  * A Gram matrix is kept as its lower triangle in blocks of 16: row f has the columns up to the end of its block, from
  * gram_row(f) on. Sums run over 256 rows in REAL and then in double; rows are cut into segments by their number alone.
@@ -56,7 +57,8 @@ typedef struct {
     const void *data;                /* (n_entries,) or NULL */
     const void *weight;              /* (n_rows,) or NULL */
     void *total, *residual;          /* (n_rows, width) and (n_rows,): of rows */
-    void *own, *of_entities;         /* (n_entities, width), (n_entities, size): of entities */
+    void *own;                       /* (n_entities, width) vectors of entities, w and the products between */
+    const void *of_entities;         /* (n_entities, size): as if the entities had no part in the scores */
     const void *old, *step;          /* (n_columns, width): what the columns are, and by how much they move */
     void *grams;                     /* (n_segments, size) */
     double *scratch;
@@ -79,7 +81,7 @@ typedef struct {
     void *step;
     double *gain;            /* (n_columns,) gᵀ P⁻¹ g, twice what the log density gains by going to the mode */
     double *left;            /* (n_columns, 2): Σ s r and Σ s r² after the step, or NULL; only where apart */
-    double *scratch;         /* (size,) and (k + 4) rows of k + 1, up to a multiple of 8 */
+    double *scratch;         /* (size,) twice and (k + 5) rows of k + 2, up to a multiple of 8 */
 } draw_args;
 
 #define FOR_ROWS_OF_TILE(n, FUNCTION, ...)              \
@@ -132,24 +134,25 @@ typedef struct {
     REAL *gram, *panel;
     double *total;
     ptrdiff_t width, d, size;
-    int filled, panels;
+    int filled, panels, whole; /* whole: nothing is in `total` */
 } FN(sum_t);
 #define sum_t FN(sum_t)
 
 INLINE sum_t FN(sum_begin)(double *scratch, ptrdiff_t width, ptrdiff_t d) {
     const ptrdiff_t size = gram_row(d - 1) + (((d - 1) >> 4) + 1) * 16;
-    sum_t s = {(REAL *)(scratch + size), NULL, scratch, width, d, size, 0, 0};
+    sum_t s = {(REAL *)(scratch + size), NULL, scratch, width, d, size, 0, 0, 1};
     s.panel = s.gram + size;
-    memset(s.total, 0, size * sizeof(double));
-    memset(s.gram, 0, size * sizeof(REAL));
-    memset(s.panel, 0, PANEL * width * sizeof(REAL));
+    for (ptrdiff_t i = 0; i < size; i += W) FN(store)(s.gram + i, FN(zero)());
     return s;
 }
 
 LOCAL void FN(sum_flush)(sum_t *s) {
-    for (ptrdiff_t i = 0; i < s->size; i++) s->total[i] += s->gram[i];
-    memset(s->gram, 0, s->size * sizeof(REAL));
-    s->panels = 0;
+    if (s->whole)
+        for (ptrdiff_t i = 0; i < s->size; i++) s->total[i] = s->gram[i];
+    else
+        for (ptrdiff_t i = 0; i < s->size; i++) s->total[i] += s->gram[i];
+    for (ptrdiff_t i = 0; i < s->size; i += W) FN(store)(s->gram + i, FN(zero)());
+    s->panels = s->whole = 0;
 }
 
 INLINE void FN(sum_row)(sum_t *s) { /* the row s->panel + s->filled · width is complete */
@@ -159,12 +162,26 @@ INLINE void FN(sum_row)(sum_t *s) { /* the row s->panel + s->filled · width is 
     if (++s->panels == FLUSH) FN(sum_flush)(s);
 }
 
+/* The sum to out; another one may begin. */
+LOCAL void FN(sum_out)(sum_t *s, REAL *out) {
+    if (s->whole)
+        for (ptrdiff_t i = 0; i < s->size; i += W) FN(store)(out + i, FN(load)(s->gram + i));
+    else
+        for (ptrdiff_t i = 0; i < s->size; i++) out[i] = (REAL)(s->total[i] + s->gram[i]);
+    for (ptrdiff_t i = 0; i < s->size; i += W) FN(store)(s->gram + i, FN(zero)());
+    s->filled = s->panels = 0;
+    s->whole = 1;
+}
+
 LOCAL void FN(sum_end)(sum_t *s, REAL *out) {
     FN(gram_panel)(s->gram, s->panel, s->width, s->filled, s->d);
-    FN(sum_flush)(s);
-    for (ptrdiff_t i = 0; i < s->size; i++) out[i] = (REAL)s->total[i];
-    memset(s->total, 0, s->size * sizeof(double));
-    s->filled = 0;
+    FN(sum_out)(s, out);
+}
+
+INLINE sum_t FN(panels_begin)(double *scratch, ptrdiff_t width, ptrdiff_t d) { /* of rows with zeros behind them */
+    const sum_t s = FN(sum_begin)(scratch, width, d);
+    memset(s.panel, 0, PANEL * width * sizeof(REAL));
+    return s;
 }
 
 /* Sum S of a row's partners into out, and its score less w0. A vector is `nvec` vectors of W, of which those from
@@ -211,7 +228,7 @@ INLINE void FN(gather_in)(const int nvec, const gather_args *a, ptrdiff_t start,
     const ptrdiff_t k = a->k, width = nvec * W, end = a->starts[stop];
     const mask_t mask = FN(mask_of)(k);
     const REAL w0 = (REAL)a->w0;
-    sum_t s = FN(sum_begin)(a->scratch, width, k + 2);
+    sum_t s = FN(panels_begin)(a->scratch, width, k + 2);
     for (ptrdiff_t g = start; g < stop; g++) {
         for (ptrdiff_t row = a->starts[g]; row < a->starts[g + 1]; row++) {
             REAL *h = s.panel + s.filled * width;
@@ -275,7 +292,7 @@ LOCAL void FN(column_of_rows)(const column_args *a, ptrdiff_t g, REAL *out) {
     const REAL *data = a->data, *weight = a->weight, *residual = a->residual;
     const REAL *v = (const REAL *)a->old + a->columns[g] * a->width;
     const ptrdiff_t end = a->starts[g + 1];
-    sum_t s = FN(sum_begin)(a->scratch, a->width, a->k + 2);
+    sum_t s = FN(panels_begin)(a->scratch, a->width, a->k + 2);
     for (ptrdiff_t p = a->starts[g]; p < end; p++) {
         const ptrdiff_t row = a->rows[p];
         const REAL *q = (const REAL *)a->total + row * a->width;
@@ -313,117 +330,246 @@ LOCAL void FN(move_rows)(const column_args *a, ptrdiff_t g) {
     }
 }
 
-/* The Gram matrix of segment g of a column over entities, each of which brings its own. With u the vector of the rest of
- * an entity, and zeros behind it, q + u takes the place of q: row f becomes C_f + m_f u + u_f (m + n u). */
-LOCAL void FN(column_of_entities)(const column_args *a, ptrdiff_t g, REAL *out) {
-    const ptrdiff_t k = a->k, width = a->width;
-    const REAL *data = a->data, *v = (const REAL *)a->old + a->columns[g] * width;
-    sum_t s = FN(sum_begin)(a->scratch, width, k + 2);
-    REAL *u = s.panel, *shifted = s.panel + width;
-    for (ptrdiff_t p = a->starts[g]; p < a->starts[g + 1]; p++) {
-        const ptrdiff_t b = a->rows[p];
-        const REAL x = data ? data[p] : 1, square = x * x;
-        const REAL *own = (const REAL *)a->own + b * width, *gram = (const REAL *)a->of_entities + b * s.size;
-        const REAL *mean = gram + gram_row(k), *slope = gram + gram_row(k + 1);
-        const REAL count = mean[k], first = slope[k];
-        const ptrdiff_t last = (k >> 4) * 16 + 16; /* columns of the row of means */
-        for (ptrdiff_t l = 0; l < k; l++) u[l] = own[l] - x * v[l];
-        for (ptrdiff_t l = 0; l < last; l += W) {
-            const vec m = FN(load)(mean + l) + FN(load)(u + l) * count;
-            FN(store)(shifted + l, m);
-            FN(store)(s.gram + gram_row(k) + l, FN(load)(s.gram + gram_row(k) + l) + m * square);
-            FN(store)(s.gram + gram_row(k + 1) + l,
-                      FN(load)(s.gram + gram_row(k + 1) + l) + (FN(load)(slope + l) + FN(load)(u + l) * first) * x);
-        }
-        const REAL *row = gram;
-        REAL *into = s.gram;
-        for (ptrdiff_t f = 0; f < k; f++) {
-            const REAL by_u = square * mean[f], by_mean = square * u[f];
-            const ptrdiff_t columns = (f >> 4) * 16 + 16;
-            for (ptrdiff_t l = 0; l < columns; l += W)
-                FN(store)(into + l, FN(load)(into + l) + (FN(load)(row + l) * square + FN(load)(u + l) * by_u +
-                                                          FN(load)(shifted + l) * by_mean));
-            row += columns;
-            into += columns;
-        }
-        if (++s.panels == PANEL * FLUSH) FN(sum_flush)(&s);
-    }
-    FN(sum_flush)(&s);
-    for (ptrdiff_t i = 0; i < s.size; i++) out[i] = (REAL)s.total[i];
-}
-
-/* Moves the column of segment g: the vectors of its entities follow, and what is left of the residuals in their Gram
- * matrices. */
-LOCAL void FN(move_entities)(const column_args *a, ptrdiff_t g) {
-    const ptrdiff_t k = a->k, width = a->width, size = gram_row(k + 1) + (((k + 1) >> 4) + 1) * 16;
-    const REAL *data = a->data, *v = (const REAL *)a->old + a->columns[g] * width;
-    const REAL *step = (const REAL *)a->step + a->columns[g] * width;
-    REAL *delta = (REAL *)a->scratch, *y = delta + width;
-    memset(delta, 0, width * sizeof(REAL));
-    for (ptrdiff_t p = a->starts[g]; p < a->starts[g + 1]; p++) {
-        const ptrdiff_t b = a->rows[p];
-        const REAL x = data ? data[p] : 1;
-        REAL *own = (REAL *)a->own + b * width, *gram = (REAL *)a->of_entities + b * size;
-        REAL bias = step[k];
-        for (ptrdiff_t l = 0; l < k; l++) {
-            bias += step[l] * (own[l] - x * v[l]);
-            delta[l] = x * step[l];
-        }
-        delta[k] = x * bias;
-        /* y = G δ: of the blocks of 16 right of a row's last one, the rows below tell */
-        for (ptrdiff_t l = 0; l <= k; l += W) {
-            ptrdiff_t f = l / 16 * 16;
-            const REAL *row = gram + gram_row(f) + l;
-            vec even = FN(zero)(), odd = FN(zero)();
-            for (; f < k; f += 2) {
-                const ptrdiff_t columns = (f >> 4) * 16 + 16;
+/* y = G δ, k + 1 numbers and zeros behind them in δ: of the blocks of 16 right of a row's last one, the rows below tell.
+ * narrow: there are none. */
+INLINE void FN(times)(const int narrow, const REAL *gram, ptrdiff_t k, const REAL *delta, REAL *y) {
+    for (ptrdiff_t l = 0; l < (narrow ? 16 : k + 1); l += W) {
+        const REAL *row = gram + gram_row(l / 16 * 16) + l;
+        vec even = FN(zero)(), odd = FN(zero)();
+        for (ptrdiff_t begin = l / 16 * 16; begin < (narrow ? 16 : k + 1); begin += 16) {
+            const ptrdiff_t columns = begin + 16, end = columns <= k ? columns : k + 1;
+            ptrdiff_t f = begin;
+            for (; f + 4 <= end; f += 4) {
                 even += FN(load)(row) * delta[f];
                 odd += FN(load)(row + columns) * delta[f + 1];
-                row += 2 * columns;
+                even += FN(load)(row + 2 * columns) * delta[f + 2];
+                odd += FN(load)(row + 3 * columns) * delta[f + 3];
+                row += 4 * columns;
             }
-            if (f == k) even += FN(load)(row) * delta[k];
-            FN(store)(y + l, even + odd);
+            for (; f < end; f++) {
+                even += FN(load)(row) * delta[f];
+                row += columns;
+            }
         }
-        for (ptrdiff_t f = 16; f <= k; f++) {
-            const REAL *row = gram + gram_row(f);
-            vec along = FN(zero)();
-            for (ptrdiff_t l = 0; l < (f >> 4) * 16; l += W) along += FN(load)(row + l) * FN(load)(delta + l);
-            y[f] += FN(sum)(along);
-        }
-        REAL *slope = gram + gram_row(k + 1);
-        double squares = slope[k + 1];
-        for (ptrdiff_t l = 0; l <= k; l++) squares += (double)delta[l] * (y[l] - 2 * slope[l]);
-        for (ptrdiff_t l = 0; l <= k; l++) {
-            slope[l] -= y[l];
-            own[l] += delta[l];
-        }
-        slope[k + 1] = (REAL)squares;
+        FN(store)(y + l, even + odd);
     }
+    for (ptrdiff_t f = 16; f < (narrow ? 16 : k + 1); f++) {
+        const REAL *row = gram + gram_row(f);
+        vec along = FN(zero)();
+        for (ptrdiff_t l = 0; l < (f >> 4) * 16; l += W) along += FN(load)(row + l) * FN(load)(delta + l);
+        y[f] += FN(sum)(along);
+    }
+}
+
+/* Entities whose matrices are added at a time. With u the vector of the rest of an entity, zeros behind it, q + u takes
+ * the place of q: row f of its matrix becomes C_f + m_f u + u_f (m + n u), that of means m + n u, and that of residuals
+ * t + (Σ r) u. */
+typedef struct {
+    const REAL *gram[PANEL];
+    REAL square[PANEL];            /* x² */
+    REAL *u, *mean, *low, *slope;  /* (PANEL, width): u, m x², (m + n u) x² and (t + (Σ r) u) x */
+} FN(entities_t);
+#define entities_t FN(entities_t)
+
+/* Rows f … f + F of the sum, which have so many columns, in columns c … c + W. */
+INLINE void FN(entities_tile)(const int F, const ptrdiff_t width, const ptrdiff_t columns, REAL *sum,
+                              const entities_t *e, int n, ptrdiff_t f, ptrdiff_t c) {
+    const ptrdiff_t begin = gram_row(f) + c;
+    vec g[16];
+    for (int i = 0; i < F; i++) g[i] = FN(load)(sum + begin + i * columns);
+    for (int r = 0; r < n; r++) {
+        const REAL *rows = e->gram[r] + begin, *u = e->u + r * width, *mean = e->mean + r * width + f;
+        const vec along = FN(load)(u + c), low = FN(load)(e->low + r * width + c);
+        const REAL square = e->square[r], *u_f = u + f;
+        for (int i = 0; i < F; i++) g[i] += FN(load)(rows + i * columns) * square;
+        for (int i = 0; i < F; i++) g[i] += along * mean[i];
+        for (int i = 0; i < F; i++) g[i] += low * u_f[i];
+    }
+    for (int i = 0; i < F; i++) FN(store)(sum + begin + i * columns, g[i]);
+}
+
+INLINE void FN(add_entities_in)(const int narrow, REAL *sum, const entities_t *e, ptrdiff_t any_width, int n, ptrdiff_t k) {
+    const ptrdiff_t width = narrow ? 16 : any_width, length = narrow ? 16 : (k >> 4) * 16 + 16;
+    for (ptrdiff_t f = 0, tile; f < k; f += tile) {
+        const ptrdiff_t columns = narrow ? 16 : (f >> 4) * 16 + 16, left = (columns < k ? columns : k) - f;
+        tile = left < 8 ? left : 8;
+        if (W >= 16 && left >= 9 && left <= 12) tile = left;
+        for (ptrdiff_t c = 0; c < columns; c += W) {
+            switch (W >= 16 ? tile : 0) {
+            case 9: FN(entities_tile)(9, width, columns, sum, e, n, f, c); continue;
+            case 10: FN(entities_tile)(10, width, columns, sum, e, n, f, c); continue;
+            case 11: FN(entities_tile)(11, width, columns, sum, e, n, f, c); continue;
+            case 12: FN(entities_tile)(12, width, columns, sum, e, n, f, c); continue;
+            default: break;
+            }
+            FOR_ROWS_OF_TILE(tile, FN(entities_tile), width, columns, sum, e, n, f, c);
+        }
+    }
+    REAL *means = sum + gram_row(k), *slopes = sum + gram_row(k + 1);
+    for (ptrdiff_t c = 0; c < length; c += W) {
+        vec mean = FN(load)(means + c), slope = FN(load)(slopes + c);
+        for (int r = 0; r < n; r++) {
+            mean += FN(load)(e->low + r * width + c);
+            slope += FN(load)(e->slope + r * width + c);
+        }
+        FN(store)(means + c, mean);
+        FN(store)(slopes + c, slope);
+    }
+}
+
+LOCAL void FN(add_entities)(REAL *sum, const entities_t *e, ptrdiff_t width, int n, ptrdiff_t k) {
+    if (width == 16) FN(add_entities_in)(1, sum, e, width, n, k);
+    else FN(add_entities_in)(0, sum, e, width, n, k);
+}
+
+/* The Gram matrix of segment g of a column over entities, each of which brings its own: what the rows say of it with its
+ * own part left out of their residuals, which is what its vector says now. */
+INLINE void FN(column_of_entities_in)(const int nvec, const column_args *a, ptrdiff_t g, REAL *out) {
+    const ptrdiff_t k = a->k, width = nvec * W, whole = k / W;
+    const ptrdiff_t length = width == 16 ? 16 : (k >> 4) * 16 + 16; /* of the row of means */
+    const REAL *data = a->data, *v = (const REAL *)a->old + a->columns[g] * width;
+    const mask_t mask = FN(mask_of)(k);
+    sum_t s = FN(sum_begin)(a->scratch, width, k + 2);
+    entities_t e;
+    e.u = s.panel;
+    e.mean = e.u + PANEL * width;
+    e.low = e.mean + PANEL * width;
+    e.slope = e.low + PANEL * width;
+    const ptrdiff_t end = a->starts[g + 1];
+    for (ptrdiff_t p = a->starts[g]; p < end; p++) {
+        const ptrdiff_t b = a->rows[p], at = s.filled * width;
+        const REAL x = data ? data[p] : 1, square = x * x;
+        const REAL *own = (const REAL *)a->own + b * width, *gram = (const REAL *)a->of_entities + b * s.size;
+        const REAL *mean = gram + gram_row(k), *slope = gram + gram_row(k + 1), count = mean[k];
+        REAL *now = e.slope + at;
+        FN(times)(width == 16, gram, k, own, now);
+        const REAL first = slope[k] - now[k];
+        for (ptrdiff_t i = 0; i < length / W; i++) {
+            const ptrdiff_t l = i * W;
+            vec u = FN(load)(own + l) - FN(load)(v + l) * x;
+            if (i == whole) u = W == 1 ? FN(zero)() : FN(keep)(u, mask);
+            else if (i > whole) u = FN(zero)();
+            const vec m = FN(load)(mean + l);
+            FN(store)(e.u + at + l, u);
+            FN(store)(e.mean + at + l, m * square);
+            FN(store)(e.low + at + l, (m + u * count) * square);
+            FN(store)(now + l, (FN(load)(slope + l) - FN(load)(now + l) + u * first) * x);
+        }
+        e.gram[s.filled] = gram;
+        e.square[s.filled] = square;
+        if (++s.filled < PANEL) continue;
+        FN(add_entities)(s.gram, &e, width, PANEL, k);
+        s.filled = 0;
+        if (++s.panels == FLUSH) FN(sum_flush)(&s);
+    }
+    FN(add_entities)(s.gram, &e, width, s.filled, k);
+    FN(sum_out)(&s, out);
+}
+
+LOCAL void FN(column_of_entities)(const column_args *a, ptrdiff_t g, REAL *out) {
+    if (a->width == 16) FN(column_of_entities_in)(16 / W, a, g, out);
+    else FN(column_of_entities_in)((int)(a->width / W), a, g, out);
+}
+
+/* Moves the column of segment g: the vectors of its entities follow. */
+INLINE void FN(move_entities_in)(const int nvec, const column_args *a, ptrdiff_t g) {
+    const ptrdiff_t k = a->k, width = nvec * W, whole = k / W;
+    const REAL *data = a->data, *v = (const REAL *)a->old + a->columns[g] * width;
+    const REAL *step = (const REAL *)a->step + a->columns[g] * width;
+    const mask_t mask = FN(mask_of)(k);
+    for (ptrdiff_t p = a->starts[g]; p < a->starts[g + 1]; p++) {
+        const REAL x = data ? data[p] : 1;
+        REAL *own = (REAL *)a->own + a->rows[p] * width;
+        const REAL bias = own[k];
+        vec along = FN(zero)();
+        for (ptrdiff_t i = 0; i <= whole; i++) {
+            const ptrdiff_t l = i * W;
+            const vec now = FN(load)(own + l), by = FN(load)(step + l);
+            vec u = now - FN(load)(v + l) * x;
+            if (i == whole) u = W == 1 ? FN(zero)() : FN(keep)(u, mask);
+            along += by * u;
+            FN(store)(own + l, now + by * x);
+        }
+        own[k] = bias + x * (step[k] + FN(sum)(along));
+    }
+}
+
+LOCAL void FN(move_entities)(const column_args *a, ptrdiff_t g) {
+    if (a->width == 16) FN(move_entities_in)(16 / W, a, g);
+    else FN(move_entities_in)((int)(a->width / W), a, g);
+}
+
+/* Of entities start … stop Σ s r and Σ s r² of what is left of their rows' residuals. */
+LOCAL void FN(settle)(const column_args *a, double *left, ptrdiff_t start, ptrdiff_t stop) {
+    const ptrdiff_t k = a->k, size = gram_row(k + 1) + (((k + 1) >> 4) + 1) * 16;
+    REAL *y = (REAL *)a->scratch;
+    for (ptrdiff_t b = start; b < stop; b++) {
+        const REAL *own = (const REAL *)a->own + b * a->width, *gram = (const REAL *)a->of_entities + b * size;
+        const REAL *slope = gram + gram_row(k + 1);
+        double squares = slope[k + 1];
+        FN(times)(0, gram, k, own, y);
+        for (ptrdiff_t l = 0; l <= k; l++) squares += (double)own[l] * ((double)y[l] - 2 * (double)slope[l]);
+        left[2 * b] = (double)slope[k] - y[k];
+        left[2 * b + 1] = squares;
+    }
+}
+
+/* Elimination of the n rows of P, of which U has the upper triangle, and the gradient behind each: then P = Uᵀ D⁻¹ U with
+ * D the diagonal of U, and behind the rows is y of Uᵀ D⁻¹ y = gradient. Returns yᵀ D⁻¹ y. Rows are computed in whole
+ * eights: what lies left of the diagonal is not looked at again. */
+INLINE double FN(eliminate)(const ptrdiff_t row_length, ptrdiff_t n, double *U, double *inverse) {
+    double gain = 0, *whole = inverse + row_length;
+    for (ptrdiff_t f = 0; f < n; f++) whole[f] = U[f * row_length + f];
+    for (ptrdiff_t f = 0; f < n; f++) {
+        const double *row = U + f * row_length;
+        /* a direction of which neither rows nor prior say anything is left alone */
+        const double by = row[f] > whole[f] * (sizeof(REAL) == 8 ? 1e-12 : 1e-6) ? 1 / row[f] : 0;
+        for (ptrdiff_t block = 0; block < row_length; block += 8) {
+            for (ptrdiff_t l = block > f ? block : f + 1; l < (n < block + 8 ? n : block + 8); l++) {
+                double *other = U + l * row_length;
+                const double share = row[l] * by;
+                for (ptrdiff_t b = block; b < row_length; b += 8)
+                    for (int i = 0; i < 8; i++) other[b + i] -= share * row[b + i];
+            }
+        }
+        inverse[f] = by;
+        gain += row[n] * row[n] * by;
+    }
+    return gain;
 }
 
 /* The step of column j to the mode of its conditional, or to a draw from it; its Gram matrix is the sum of `count`. */
 LOCAL void FN(draw_column)(const draw_args *a, ptrdiff_t j, const REAL *gram, ptrdiff_t count) {
     const ptrdiff_t k = a->k, n = k + 1, width = a->width, size = gram_row(k + 1) + (((k + 1) >> 4) + 1) * 16;
-    const ptrdiff_t row_length = (n + 7) / 8 * 8;
-    double *sum = a->scratch, *U = sum + size, *y = U + n * row_length, *old = y + row_length, *whole = old + row_length;
+    const ptrdiff_t row_length = (n + 8) / 8 * 8;
+    double *total = a->scratch, *U = total + 2 * size, *y = U + n * row_length, *old = y + row_length;
+    double *inverse = old + row_length, noise[16];
     const REAL *values = a->values;
     const REAL *now = (const REAL *)a->old + j * width;
     REAL *step = (REAL *)a->step + j * width;
     const double x = values ? values[j] : 1, strength = a->strength ? a->strength[j] : 1;
     const double *mean = a->mean + a->group[j] * n, *precision = a->precision + a->group[j] * n;
-    for (ptrdiff_t i = 0; i < size; i++) sum[i] = gram[i];
-    for (ptrdiff_t t = 1; t < count; t++)
-        for (ptrdiff_t i = 0; i < size; i++) sum[i] += gram[t * size + i];
-    const double *slope = sum + gram_row(k + 1), each = a->alpha * x * x;
-    /* The precision's upper triangle into U, row by row; the gradient into y. */
+    if (count > 1) {
+        for (ptrdiff_t i = 0; i < size; i++) total[i] = gram[i];
+        for (ptrdiff_t t = 1; t < count; t++)
+            for (ptrdiff_t i = 0; i < size; i++) total[i] += gram[t * size + i];
+        REAL *sum = (REAL *)(total + size); /* U comes later, behind it */
+        for (ptrdiff_t i = 0; i < size; i++) sum[i] = (REAL)total[i];
+        gram = sum;
+    }
+    const REAL *slope = gram + gram_row(k + 1);
+    const double each = a->alpha * x * x;
+    /* The precision's upper triangle into U, in whole rows: what lies left of the diagonal is not looked at. */
     for (ptrdiff_t f = 0; f < n; f++) {
         double *into = U + f * row_length;
-        for (ptrdiff_t l = f; l < n; l++) into[l] = each * sum[gram_row(l) + f];
-        for (ptrdiff_t l = n; l < row_length; l++) into[l] = 0;
+        const REAL *row = gram + gram_row(f);
+        const ptrdiff_t columns = (f >> 4) * 16 + 16 < row_length ? (f >> 4) * 16 + 16 : row_length;
+        for (ptrdiff_t b = f & ~(ptrdiff_t)7; b < columns; b += 8)
+            for (int i = 0; i < 8; i++) into[b + i] = each * row[b + i];
+        for (ptrdiff_t l = columns; l < row_length; l++) into[l] = l < n ? each * gram[gram_row(l) + f] : 0;
         old[f] = now[f];
         y[f] = a->alpha * x * slope[f] + strength * precision[f] * (mean[f] - old[f]);
     }
-    for (ptrdiff_t l = n; l < row_length; l++) y[l] = old[l] = 0;
     if (a->apart) {
         for (ptrdiff_t f = 0; f < n; f++) { /* y −= U old, U symmetric */
             const double *row = U + f * row_length;
@@ -438,50 +584,35 @@ LOCAL void FN(draw_column)(const draw_args *a, ptrdiff_t j, const REAL *gram, pt
     }
     for (ptrdiff_t f = 0; f < n; f++) {
         U[f * row_length + f] += strength * precision[f];
-        whole[f] = U[f * row_length + f];
+        U[f * row_length + n] = y[f];
     }
-    /* Cholesky, P = Uᵀ U, whose diagonal is kept as reciprocals, and Uᵀ y = gradient on the way. Whole rows of eight
-     * are computed: what lies left of the diagonal is not looked at again. */
-    double gain = 0;
-    for (ptrdiff_t f = 0; f < n; f++) {
-        double *row = U + f * row_length;
-        /* a direction of which neither rows nor prior say anything is left alone */
-        const double root = row[f] > whole[f] * (sizeof(REAL) == 8 ? 1e-12 : 1e-6) ? 1 / sqrt(row[f]) : 0;
-        for (ptrdiff_t b = f / 8 * 8; b < row_length; b += 8)
-            for (int i = 0; i < 8; i++) row[b + i] *= root;
-        const double value = y[f] * root;
-        for (ptrdiff_t l = f + 1; l < n; l++) {
-            double *other = U + l * row_length;
-            const double share = row[l];
-            for (ptrdiff_t b = l / 8 * 8; b < row_length; b += 8)
-                for (int i = 0; i < 8; i++) other[b + i] -= share * row[b + i];
-            y[l] -= share * value;
-        }
-        row[f] = root;
-        y[f] = value;
-        gain += value * value;
-    }
-    a->gain[j] = gain;
-    if (a->noise) {
+    a->gain[j] = row_length == 16   ? FN(eliminate)(16, n, U, inverse)
+                 : row_length == 24 ? FN(eliminate)(24, n, U, inverse)
+                                    : FN(eliminate)(row_length, n, U, inverse);
+    for (ptrdiff_t f = 0; f < n; f++) y[f] = U[f * row_length + n];
+    if (a->noise) { /* D^½ ε to y */
         const uint64_t key = mixed64(a->key ^ mixed64((uint64_t)a->features[j] + GOLDEN));
-        for (ptrdiff_t f = 0; f < n; f++) y[f] += normal_quantile(uniform_at(key, (uint64_t)f));
+        for (ptrdiff_t begin = 0; begin < n; begin += 16) {
+            normals_16(noise, key, (uint64_t)begin);
+            for (ptrdiff_t f = begin; f < n && f < begin + 16; f++)
+                if (inverse[f] > 0) y[f] += sqrt(U[f * row_length + f]) * noise[f - begin];
+        }
     }
     for (ptrdiff_t f = n - 1; f >= 0; f--) { /* U step = y */
-        const double *row = U + f * row_length;
-        double value = y[f];
-        for (ptrdiff_t l = f + 1; l < n; l++) value -= row[l] * y[l];
-        y[f] = value * row[f];
-        step[f] = (REAL)y[f];
+        const double by = y[f] * inverse[f];
+        for (ptrdiff_t l = 0; l < f; l++) y[l] -= U[l * row_length + f] * by;
+        step[f] = (REAL)by;
         old[f] += step[f];
     }
     if (a->left) {
         double first = slope[k], second = slope[n];
         for (ptrdiff_t f = 0; f < n; f++) {
-            const double *row = sum + gram_row(f), theta = x * old[f];
+            const REAL *row = gram + gram_row(f);
+            const double theta = x * old[f];
             double along = 0;
             for (ptrdiff_t l = 0; l < f; l++) along += row[l] * old[l];
             second += theta * (x * (2 * along + row[f] * old[f]) - 2 * slope[f]);
-            first -= theta * sum[gram_row(k) + f];
+            first -= theta * gram[gram_row(k) + f];
         }
         a->left[2 * j] = first;
         a->left[2 * j + 1] = second;
@@ -519,6 +650,7 @@ LOCAL void FN(chain)(const column_args *a, const draw_args *d, ptrdiff_t start, 
 }
 
 #undef sum_t
+#undef entities_t
 #undef vec
 #undef mask_t
 #undef params_t

@@ -5,7 +5,6 @@ from numpy.typing import NDArray
 most_partners: int
 
 def size_of_gram(k: int) -> int: ...
-def row_of_gram(f: int) -> int: ...
 def scratch_of(k: int, width: int) -> int: ...
 def gather(
     tables: list[NDArray[Any]],
@@ -37,6 +36,16 @@ def columns(
     rows: NDArray[Any],
     data: NDArray[Any] | None,
     grams: NDArray[Any] | None,
+    scratch: NDArray[Any],
+    k: int,
+    start: int,
+    stop: int,
+    isa: int,
+) -> None: ...
+def settle(
+    own: NDArray[Any],
+    of_entities: NDArray[Any],
+    left: NDArray[Any],
     scratch: NDArray[Any],
     k: int,
     start: int,

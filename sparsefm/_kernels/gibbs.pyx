@@ -26,6 +26,9 @@ cdef extern from *:
     static void run_columns(int isa, int is_f64, const column_args *a, ptrdiff_t start, ptrdiff_t stop) {
         DISPATCH_I32(columns, isa, is_f64, a, start, stop);
     }
+    static void run_settle(int isa, int is_f64, const column_args *a, double *left, ptrdiff_t start, ptrdiff_t stop) {
+        DISPATCH_I32(settle, isa, is_f64, a, left, start, stop);
+    }
     static void run_chain(int isa, int is_f64, const column_args *a, const draw_args *d, ptrdiff_t n) {
         DISPATCH_I32(chain, isa, is_f64, a, d, 0, n);
     }
@@ -60,7 +63,7 @@ cdef extern from *:
         void *total
         void *residual
         void *own
-        void *of_entities
+        const void *of_entities
         const void *old
         const void *step
         void *grams
@@ -94,6 +97,7 @@ cdef extern from *:
     uint64_t mixed64(uint64_t z) nogil
     void run_gather(int isa, int is_f64, const gather_args *a, Py_ssize_t start, Py_ssize_t stop) nogil
     void run_columns(int isa, int is_f64, const column_args *a, Py_ssize_t start, Py_ssize_t stop) nogil
+    void run_settle(int isa, int is_f64, const column_args *a, double *left, Py_ssize_t start, Py_ssize_t stop) nogil
     void run_chain(int isa, int is_f64, const column_args *a, const draw_args *d, Py_ssize_t n) nogil
     void run_draw(int isa, int is_f64, const draw_args *a, Py_ssize_t start, Py_ssize_t stop) nogil
 
@@ -105,14 +109,9 @@ def size_of_gram(Py_ssize_t k):
     return gram_row(k + 1) + (((k + 1) >> 4) + 1) * 16
 
 
-def row_of_gram(Py_ssize_t f):
-    """Where row f of a Gram matrix begins."""
-    return gram_row(f)
-
-
 def scratch_of(Py_ssize_t k, Py_ssize_t width):
     """Doubles that each call needs for itself."""
-    return 2 * size_of_gram(k) + (PANEL + 2) * width + (k + 5) * (k + 8)
+    return 2 * size_of_gram(k) + 4 * PANEL * width + (k + 6) * (k + 9)
 
 
 def gather(
@@ -162,7 +161,7 @@ def columns(
     const REAL[:, ::1] step,        # IN (n_columns, width); None: Gram matrices, else the columns are moved by it
     REAL[:, ::1] total,             # INOUT (n_rows, width) of rows, or the vectors (n_entities, width) of entities
     REAL[::1] residual,             # INOUT (n_rows,); None with entities
-    REAL[:, ::1] of_entities,       # INOUT (n_entities, size) Gram matrices; None with rows
+    const REAL[:, ::1] of_entities,  # IN (n_entities, size) Gram matrices; None with rows
     const REAL[::1] weight,         # IN (n_rows,), None: all one
     const int32_t[::1] starts,      # IN (n_segments + 1,) entries
     const int32_t[::1] of,          # IN (n_segments,) column of each segment
@@ -196,12 +195,32 @@ def columns(
         run_columns(isa, sizeof(REAL) == 8, &a, start, stop)
 
 
+def settle(
+    const REAL[:, ::1] own,          # IN (n_entities, width) vectors of entities
+    const REAL[:, ::1] of_entities,  # IN (n_entities, size) Gram matrices
+    double[:, ::1] left,             # OUT (n_entities, 2)
+    double[::1] scratch,
+    Py_ssize_t k,
+    Py_ssize_t start,
+    Py_ssize_t stop,
+    int isa,
+):
+    """Σ weight · residual and of its square over the rows of each entity."""
+    cdef column_args a
+    a.k, a.width = k, own.shape[1]
+    a.own = <void *>&own[0, 0]
+    a.of_entities = &of_entities[0, 0]
+    a.scratch = &scratch[0]
+    with nogil:
+        run_settle(isa, sizeof(REAL) == 8, &a, &left[0, 0], start, stop)
+
+
 def chain(
     const REAL[:, ::1] old,         # as in columns and draw; one segment a column
     REAL[:, ::1] step,
     REAL[:, ::1] total,
     REAL[::1] residual,
-    REAL[:, ::1] of_entities,
+    const REAL[:, ::1] of_entities,
     const REAL[::1] weight,
     const int32_t[::1] starts,
     const int32_t[::1] of,

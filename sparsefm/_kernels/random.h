@@ -19,21 +19,21 @@ static inline double uniform_at(uint64_t key, uint64_t counter) {
     return ((double)(mixed64(key + (counter + 1) * GOLDEN) >> 12) + 0.5) * (1.0 / 4503599627370496.0);
 }
 
-/* The standard normal's quantile to about 1e-16 (Wichura 1988, AS 241). */
-static inline double normal_quantile(double p) {
-    const double q = p - 0.5;
-    double r, value;
-    if (fabs(q) <= 0.425) {
-        r = 0.180625 - q * q;
-        return q *
-               (((((((2.5090809287301226727e3 * r + 3.3430575583588128105e4) * r + 6.7265770927008700853e4) * r +
-                    4.5921953931549871457e4) * r + 1.3731693765509461125e4) * r + 1.9715909503065514427e3) * r +
-                 1.3314166789178437745e2) * r + 3.3871328727963666080e0) /
-               (((((((5.2264952788528545610e3 * r + 2.8729085735721942674e4) * r + 3.9307895800092710610e4) * r +
-                    2.1213794301586595867e4) * r + 5.3941960214247511077e3) * r + 6.8718700749205790830e2) * r +
-                 4.2313330701600911252e1) * r + 1.0);
-    }
-    r = sqrt(-log(q < 0 ? p : 1 - p));
+/* The standard normal's quantile at ½ + q to about 1e-16 (Wichura 1988, AS 241): where |q| ≤ NEAR, and beyond. */
+#define NEAR 0.425
+static inline double normal_quantile_near(double q) {
+    const double r = 0.180625 - q * q;
+    return q *
+           (((((((2.5090809287301226727e3 * r + 3.3430575583588128105e4) * r + 6.7265770927008700853e4) * r +
+                4.5921953931549871457e4) * r + 1.3731693765509461125e4) * r + 1.9715909503065514427e3) * r +
+             1.3314166789178437745e2) * r + 3.3871328727963666080e0) /
+           (((((((5.2264952788528545610e3 * r + 2.8729085735721942674e4) * r + 3.9307895800092710610e4) * r +
+                2.1213794301586595867e4) * r + 5.3941960214247511077e3) * r + 6.8718700749205790830e2) * r +
+             4.2313330701600911252e1) * r + 1.0);
+}
+
+static inline double normal_quantile_far(double p) {
+    double r = sqrt(-log(p < 0.5 ? p : 1 - p)), value;
     if (r <= 5) {
         r -= 1.6;
         value = (((((((7.74545014278341407640e-4 * r + 2.27238449892691845833e-2) * r + 2.41780725177450611770e-1) * r +
@@ -51,7 +51,25 @@ static inline double normal_quantile(double p) {
                      7.86869131145613259100e-4) * r + 1.48753612908506148525e-2) * r + 1.36929880922735805310e-1) * r +
                   5.99832206555887937690e-1) * r + 1.0);
     }
-    return q < 0 ? -value : value;
+    return p < 0.5 ? -value : value;
+}
+
+static inline double normal_quantile(double p) {
+    const double q = p - 0.5;
+    return fabs(q) <= NEAR ? normal_quantile_near(q) : normal_quantile_far(p);
+}
+
+/* Standard normals at 16 consecutive counters: as a rule near, side by side, and those that are not one by one. */
+static inline void normals_16(double *out, uint64_t key, uint64_t counter) {
+    double p[16];
+    unsigned far = 0;
+    for (int i = 0; i < 16; i++) p[i] = uniform_at(key, counter + (uint64_t)i);
+    for (int i = 0; i < 16; i++) out[i] = normal_quantile_near(p[i] - 0.5);
+    for (int i = 0; i < 16; i++) far |= (unsigned)(fabs(p[i] - 0.5) > NEAR) << i;
+    for (; far; far &= far - 1) {
+        const int i = __builtin_ctz(far);
+        out[i] = normal_quantile_far(p[i]);
+    }
 }
 
 /* The standard normal's distribution function, exact in its lower tail. */

@@ -31,8 +31,8 @@ class ALS(BaseEstimator):  # type: ignore[misc]
     on a user or an item alone (age, genres) is found, and costs a pass over users and items instead of rows. The
     objective never rises; it has many minima, of which init_std and random_state choose one. With loss="logistic" a
     pass works on a quadratic bound of the loss that touches it where training stands (Jaakkola & Jordan 2000), so that
-    the objective falls all the same. Other losses are refused. The penalties are the estimator's; rows of weight zero are left
-    out, also of the number of rows that l2_prior is divided by.
+    the objective falls all the same. Other losses are refused. The penalties are the estimator's; rows of weight zero
+    are left out, also of the number of rows that l2_prior is divided by.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from .._kernels import gibbs
-from ..validation import Relations, Rows
+from ..validation import Block, Relations, Rows
 
 __all__ = ["Design", "Run", "Side"]
 
@@ -96,7 +96,7 @@ class Design:
         most = max(0, MOST_SIDES - len(blocks)) if sides else 0
         found = _dependencies(matrix[some].tocsc(), by_column, bounds, n_factors, most)
         codes = [block.index for block in blocks]
-        said = [(block.rows.matrix(), _runs(block.rows, block.start, block.stop), False) for block in blocks]
+        said = [_of_block(block) for block in blocks]
         for group in found:
             runs = [bounds[r] for r in group]
             codes.append(_codes(by_column, *runs[0]))
@@ -113,6 +113,13 @@ class Design:
             rest = _rows_of(own_entries) if own_entries.nnz else None
             rest_runs = _stretches(own_entries.tocsc(), left, n_factors)
         return cls(order, built, rest, rest_runs, n_rows, n_features, own.dtype)
+
+
+def _of_block(block: Block) -> tuple[Any, list[tuple[int, int]], bool]:
+    """Its matrix, its runs, and whether all that it says is which of its rows this is."""
+    matrix, bounds = block.rows.matrix(), _runs(block.rows, block.start, block.stop)
+    alone = matrix.nnz == block.rows.n_rows == block.stop - block.start
+    return matrix, bounds, alone and np.array_equal(matrix.indices, np.arange(block.start, block.stop))
 
 
 def _runs(rows: Rows, start: int, stop: int) -> list[tuple[int, int]]:

@@ -53,6 +53,7 @@ class Sweep:
         self._ids = np.arange(design.n_features, dtype=np.int64)
         self._step = aligned_zeros((design.n_features, self.width), self.dtype)
         self.gain = np.zeros(design.n_features)
+        self._grams = aligned_zeros((0, self.size), self.dtype)
         self._targets: list[Any] = []
         self._weights: list[Any] = []
         self.see(target, weight)
@@ -133,17 +134,11 @@ class Sweep:
                 at = upto
         else:
             grams = self._merged(side, self._gather(number, side, 0, int(side.segments[-1])))
-            own = aligned_zeros((side.n_entities, self.width), self.dtype)
-            entities = np.arange(side.n_entities, dtype=np.int32)
-            each = np.arange(side.n_entities + 1, dtype=np.int32)
-            whole = Run(0, side.n_entities, entities, None, each, entities, each)
-            now = aligned_zeros((side.n_entities, self.width), self.dtype)
-            self._tabulate(now, side.columns, bias=True)
-            self._columns(whole, np.zeros_like(own), now, own, None, grams, None)
+            own = self.tables[number]  # now of what its columns say of an entity, no longer of what its rows look up
+            own[:, self.k], own[:, self.k + 1] = own[:, self.k + 1], 0
             for run in side.runs:
                 self._run_columns(run, own, None, grams, prior, alpha, key)
-            at = int(gibbs.row_of_gram(self.k + 1)) + self.k
-            left = grams[:, at : at + 2]
+            left = self._settle(own, grams)
         self._tabulate(self.tables[number], side.columns)
         return None if left is None else tuple(left.sum(axis=0, dtype=np.float64).tolist())
 
@@ -167,7 +162,7 @@ class Sweep:
             self._chain(run, total, residual, of_entities, prior, alpha, key)
             old += self._step[where]
             return
-        grams = np.empty((len(run.of), self.size), self.dtype)
+        grams = aligned_zeros((len(run.of), self.size), self.dtype)
         self._columns(run, old, None, total, residual, of_entities, grams)
         self._draw(grams, run.segments, where, prior, alpha, key)
         self._columns(run, old, self._step[where], total, residual, of_entities, None)
@@ -177,7 +172,7 @@ class Sweep:
 
     def _pieces_of(self, run: Callable[[Any, int, int], None], n: int, work: int) -> None:
         def with_scratch(start: int, stop: int) -> None:
-            run(np.empty(int(gibbs.scratch_of(self.k, self.width))), start, stop)
+            run(self._scratch(), start, stop)
 
         dispatch.run_pieces(with_scratch, n, work, self.n_threads)
 
@@ -196,7 +191,9 @@ class Sweep:
 
     def _gather(self, number: int, side: Side, start: int, stop: int) -> NDArray[Any]:
         tables, entities = self._partners(number)
-        grams = np.empty((stop - start, self.size), self.dtype)
+        if len(self._grams) < stop - start:
+            self._grams = aligned_zeros((stop - start, self.size), self.dtype)
+        grams = self._grams[: stop - start]
         starts = side.starts[start : stop + 1]
         target, weight = self._targets[number], self._weights[number]
 
@@ -262,10 +259,23 @@ class Sweep:
         gibbs.chain(
             self.theta[where], self._step[where], total, residual, of_entities,
             self.weight if of_entities is None else None, run.starts, run.of, run.rows, run.data,
-            np.empty((1, self.size), self.dtype), self._ids[where], prior.group[where], prior.mean, prior.precision,
-            None if prior.strength is None else prior.strength[where], alpha, key is not None, key or 0,
-            self.gain[where], np.empty(int(gibbs.scratch_of(self.k, self.width))), dispatch.ISA,
+            aligned_zeros((1, self.size), self.dtype), self._ids[where], prior.group[where], prior.mean,
+            prior.precision, None if prior.strength is None else prior.strength[where], alpha, key is not None, key or 0,
+            self.gain[where], self._scratch(), dispatch.ISA,
         )  # fmt: skip
+
+    def _settle(self, own: Any, grams: Any) -> NDArray[np.float64]:
+        left = np.empty((len(own), 2))
+
+        def run(scratch: Any, start: int, stop: int) -> None:
+            gibbs.settle(own, grams, left, scratch, self.k, start, stop, dispatch.ISA)
+
+        self._pieces_of(run, len(own), len(own) * (self.k + 2) ** 2)
+        return left
+
+    def _scratch(self) -> NDArray[np.float64]:
+        scratch: NDArray[np.float64] = aligned_zeros((1, int(gibbs.scratch_of(self.k, self.width))), np.float64)[0]
+        return scratch
 
     def _merged(self, side: Side, grams: NDArray[Any]) -> NDArray[Any]:
         """The matrices of entities, those of their segments added in order."""
@@ -277,8 +287,8 @@ class Sweep:
             merged[entity] = grams[start:stop].sum(axis=0, dtype=np.float64)
         return merged
 
-    def _tabulate(self, table: NDArray[Any], rows: Rows | None, *, bias: bool = False) -> None:
-        """Vectors of entities and, in the weight's place, what the table of a partner or with `bias` a column has."""
+    def _tabulate(self, table: NDArray[Any], rows: Rows | None) -> None:
+        """Vectors of entities, as their rows look them up."""
         assert rows is not None
         w, V = np.ascontiguousarray(self.theta[:, self.k]), self.theta[:, : self.k]
         own = np.empty(rows.n_rows, self.dtype)
@@ -287,8 +297,6 @@ class Sweep:
             fm.forward(own, rows.indptr, rows.indices, rows.data, 0.0, w, V, table, start, stop, dispatch.ISA)
 
         dispatch.run_pieces(run, rows.n_rows, rows.nnz * (self.k + 4), self.n_threads)
-        if not bias:
-            vectors = table[:, : self.k]
-            table[:, self.k + 1] = own
-            own -= np.einsum("ij,ij->i", vectors, vectors) / 2
-        table[:, self.k] = own
+        vectors = table[:, : self.k]
+        table[:, self.k + 1] = own
+        table[:, self.k] = own - np.einsum("ij,ij->i", vectors, vectors) / 2
