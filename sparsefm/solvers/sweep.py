@@ -260,8 +260,8 @@ class Sweep:
             self.theta[where], self._step[where], total, residual, of_entities,
             self.weight if of_entities is None else None, run.starts, run.of, run.rows, run.data,
             aligned_zeros((1, self.size), self.dtype), self._ids[where], prior.group[where], prior.mean,
-            prior.precision, None if prior.strength is None else prior.strength[where], alpha, key is not None, key or 0,
-            self.gain[where], self._scratch(), dispatch.ISA,
+            prior.precision, None if prior.strength is None else prior.strength[where], alpha, key is not None,
+            key or 0, self.gain[where], self._scratch(), dispatch.ISA,
         )  # fmt: skip
 
     def _settle(self, own: Any, grams: Any) -> NDArray[np.float64]:
