@@ -349,17 +349,16 @@ class RelationBlock:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A RelationBlock whose rows have the columns of all, of which start … stop are its own."""
+    """A RelationBlock whose rows have the columns of all, of which those of its spans are its own."""
 
     index: NDArray[np.int32]
     rows: Rows
-    start: int
-    stop: int
+    spans: tuple[tuple[int, int], ...]  # (start, stop) of columns, ascending
 
 
 @dataclass(frozen=True)
 class Relations:
-    """Canonical rows with blocks beside them; all have the columns of all, the rows' own come first."""
+    """Canonical rows with blocks beside them; all have the columns of all, none of them those of another."""
 
     rows: Rows
     blocks: tuple[Block, ...]
@@ -426,6 +425,6 @@ def check_relations(X: Any) -> Relations | None:
         indices = rows.indices + rows.indices.dtype.type(at)
         moved = check_csr(rows, dtype=dtype)._replace(indices=indices, n_features=width)
         if rows.n_features:  # else nothing is said
-            placed.append(Block(index, moved, at, at + rows.n_features))
+            placed.append(Block(index, moved, ((at, at + rows.n_features),)))
         at += rows.n_features
     return Relations(check_csr(main, dtype=dtype)._replace(n_features=width), tuple(placed))

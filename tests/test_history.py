@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_encoders import assert_same, through_state
 
-from sparsefm.encoders import FrameEncoder, History, OneHot, history
+from sparsefm.encoders import FrameEncoder, History, MultiHot, Numeric, OneHot, history
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 NEEDS_ARROW = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
@@ -33,7 +33,7 @@ def reference(spec, fitted, frame):
     columns = [item for item in degree if degree[item] >= spec.min_count]
     rows = []
     for row in frame.to_dict("records"):
-        user, own = row[spec.by], row.get(spec.of)
+        user, own = row[spec.by], None if spec.own else row.get(spec.of)
         seen = [(item, time) for (u, item), time in pairs.items() if u == user and item != own and item in columns]
         if spec.before is not None:
             seen = [(item, time) for item, time in seen if time < row[spec.before]]
@@ -115,6 +115,7 @@ def cases(draw):
         weight=weight,
         before=draw(st.sampled_from([None, "time"])),
         min_count=draw(st.sampled_from([1, 1, 2, 3])),
+        own=draw(st.booleans()),
     )
     fitted = frame(["u", "v", "w", None], ["a", "b", "c", "d", "e", None], 1)
     more = frame(["u", "v", "x", None], ["a", "e", "f", "g", None], 1)
@@ -128,10 +129,11 @@ def test_matches_the_definition(case):
     encoder = FrameEncoder({"seen": spec})
     X = encoder.fit_transform(fitted)
     assert_matches(spec, fitted, fitted, encoder, X)
-    assert_leaves_out_own(fitted, encoder, X)
     Y = encoder.transform(more)
     assert_matches(spec, fitted, more, encoder, Y)
-    assert_leaves_out_own(more, encoder, Y)
+    if not spec.own:
+        assert_leaves_out_own(fitted, encoder, X)
+        assert_leaves_out_own(more, encoder, Y)
     assert encoder.inverse_transform(Y)["seen"].map(set).tolist() == [
         set(row) for row in reference(spec, fitted, more)[1]
     ]
@@ -179,6 +181,58 @@ def test_growth_and_state(case):
     assert sorted(grown) == sorted(f"seen={item}" for item in columns)
     order = [grown.index(f"seen={item}") for item in columns]
     np.testing.assert_allclose(X.toarray()[:, order], expected(spec, both, both), rtol=1e-6)
+
+
+@QUICK
+@given(cases())
+def test_entities_are_the_rows_they_stand_for(case):
+    spec, fitted, more = case
+    columns = {"user_id": OneHot(), "seen": spec, "item_id": OneHot()}
+    encoder, plain = FrameEncoder(columns), FrameEncoder(columns)
+    made = encoder.fit_transform_blocks(fitted), plain.fit_transform(fitted)
+    assert_parts_of(*made, spec)
+    pd.testing.assert_frame_equal(encoder.unknown_report_, plain.unknown_report_)
+    assert_same_state(encoder, plain)
+    assert_parts_of(encoder.transform_blocks(more), plain.transform(more), spec)
+    pd.testing.assert_frame_equal(encoder.unknown_report_, plain.unknown_report_)
+
+
+def assert_parts_of(parts, whole, spec):
+    rows, blocks = parts
+    assert len(blocks) == (spec.own and spec.before is None)
+    total = rows.toarray()
+    for block in blocks:
+        assert not total[:, block.columns].any()
+        others = np.setdiff1d(np.arange(whole.shape[1]), block.columns)
+        assert block.X[:, others].nnz == 0
+        assert len(np.unique(block.of)) == block.X.shape[0]
+        total = total + block.X[block.of].toarray()
+    np.testing.assert_array_equal(total, whole.toarray())
+
+
+def test_what_an_entity_has_in_all_its_rows_is_said_of_it():
+    frame = pd.DataFrame({"user_id": list("uuuvv"), "item_id": list("abcab")})
+    frame["age"], frame["mood"] = [30.0, 30.0, 30.0, 50.0, 50.0], list("+-+++")
+    frame["genres"] = frame["item_id"].map({"a": "x|y", "b": "", "c": "y"})
+    encoder = FrameEncoder(
+        {
+            "age": Numeric(),
+            "seen": History(own=True),
+            "mood": OneHot(),
+            "user_id": OneHot(),
+            "genres": MultiHot("|"),
+            "by": History("item_id", "user_id", own=True),
+            "item_id": OneHot(),
+        }
+    )
+    rows, (users, items) = encoder.fit_transform_blocks(frame)
+    of = [{encoder.field_names_[f] for f in encoder.fields_[block.columns]} for block in (users, items)]
+    assert of == [{"age", "seen", "user_id"}, {"genres", "by", "item_id"}]
+    assert set(encoder.fields_[rows.indices]) == {encoder.field_names_.index("mood")}
+    assert (users.X.shape[0], items.X.shape[0]) == (2, 3)
+    moved = frame.assign(age=[30.0, 31.0, 30.0, 50.0, 50.0])  # no longer a matter of the user alone
+    rows, (users, _) = encoder.transform_blocks(moved)
+    assert encoder.field_names_.index("age") not in encoder.fields_[users.columns]
 
 
 # What a row may see of itself --------------------------------------------------------------------------------

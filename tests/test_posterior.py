@@ -18,11 +18,14 @@ from test_training import ratings
 
 from sparsefm import FMClassifier, FMOrdinal, FMRegressor, load
 from sparsefm._kernels import dispatch
+from sparsefm.datasets import make_ratings
+from sparsefm.encoders import FrameEncoder, History, OneHot
 from sparsefm.metrics import effective_sample_size, split_rhat
-from sparsefm.model import represent
+from sparsefm.model import represent, score
 from sparsefm.solvers import MCMC, AdaGrad, Problem
 from sparsefm.solvers import mcmc as module
-from sparsefm.validation import check_csr
+from sparsefm.solvers.design import Design
+from sparsefm.validation import Relations, check_csr
 
 SHORT = MCMC(n_samples=12, burn_in=4)
 
@@ -194,6 +197,38 @@ def test_both_sides_of_draws_give_the_mean_score() -> None:
     every = np.mean(list(model.posterior_.scores(all_pairs)), axis=0).reshape(12, 10)
     np.testing.assert_allclose(scores, -np.sort(-every, axis=1)[:, :3], rtol=1e-9)
     assert ids.shape == (12, 3)
+
+
+def test_histories_of_a_frame_are_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_ratings(n_users=30, n_items=20, n_ratings=300, random_state=0).ratings
+    columns = {
+        "user_id": OneHot(),
+        "seen": History(own=True),
+        "item_id": OneHot(),
+        "seen_by": History("item_id", "user_id", own=True),
+    }
+    seen: list[Any] = []
+    of = Design.of.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(Design, "of", classmethod(lambda cls, rows, *rest: seen.append(rows) or of(cls, rows, *rest)))
+    encoder = FrameEncoder(columns)
+    model = FMRegressor(4, solver=MCMC(n_samples=40, burn_in=10), encoder=encoder, random_state=0)
+    model.fit(data, data["rating"])
+    (relations,) = seen
+    assert isinstance(relations, Relations)
+    assert [block.rows.n_rows for block in relations.blocks] == [30, 20]
+    assert relations.rows.nnz == 0
+    X = model.encoder_.transform(data)
+    np.testing.assert_array_equal(relations.flat().matrix().toarray(), X.toarray())
+    from_rows = np.mean([score(draw, X) for draw in draws_of(model)], axis=0)
+    np.testing.assert_allclose(model.predict(data), from_rows, rtol=0, atol=1e-4)
+    # the same posterior as from rows that hold each history as often as it has ratings
+    flat = clone(model).set_params(encoder=None, fields=model.encoder_.fields_).fit(X, data["rating"])
+    apart = np.abs(flat.predict(X) - model.predict(data))
+    assert apart.mean() < 0.25 * model.predict(data, return_std="mean")[1].mean()
+
+
+def draws_of(model: Any) -> list[Any]:
+    return [model.posterior_[i] for i in range(len(model.posterior_))]
 
 
 def test_the_same_bits_at_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,26 @@ class Block(NamedTuple):
     missing: float  # share of rows without a value
 
 
+def _take(block: Block, rows: Ints) -> Block:
+    """The entries of some rows, in the order given."""
+    if block.counts is None:
+        data = None if block.data is None else block.data[rows]
+        return Block(None, block.indices[rows], data, block.unknown, block.missing)
+    counts = block.counts[rows].astype(np.int64)
+    begins = (np.cumsum(block.counts, dtype=np.int64) - block.counts)[rows]
+    entries = np.arange(counts.sum()) + np.repeat(begins - (np.cumsum(counts) - counts), counts)
+    data = None if block.data is None else block.data[entries]
+    return Block(counts, block.indices[entries], data, block.unknown, block.missing)
+
+
+def _same(a: Block, b: Block) -> bool:
+    """Whether both have the same entries."""
+    return all(
+        (one is None and other is None) or (one is not None and other is not None and np.array_equal(one, other))
+        for one, other in zip(a[:3], b[:3], strict=True)
+    )
+
+
 class Column(ABC):
     """A field in the making and in use: statistics of the rows seen, and the columns they amount to.
 
@@ -59,6 +79,12 @@ class Column(ABC):
     def essential(self) -> tuple[str, ...]:
         """The sources that `read` needs where one side of a request is encoded, its user or its item alone."""
         return self.sources
+
+    @property
+    def entity(self) -> str | None:
+        """The source that decides all entries of a row, where these are many: they are then kept once for each of its
+        values, with `transform_blocks`."""
+        return None
 
     @property
     def bucket(self) -> int:
@@ -88,6 +114,10 @@ class Column(ABC):
     def encode_training(self, cells: Any, y: npt.NDArray[Any] | None) -> Block:
         """The rows just counted, all that ever were, as `fit_transform` sees them: no row sees itself."""
         return self.encode(cells)
+
+    def encode_entities(self, cells: Any, example: Ints) -> Block:
+        """One row for each value of `entity`; example: a row that has it."""
+        raise NotImplementedError
 
     @abstractmethod
     def labels(self, name: str) -> list[str]:

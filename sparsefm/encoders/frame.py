@@ -19,13 +19,14 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from .cross import Cross, _Cross
-from .field import Block, Column, Frame, Ints, State, _array, _entry, _expect_keys, _short, _stack
+from .field import Block, Column, Frame, Ints, State, _array, _entry, _expect_keys, _same, _short, _stack, _take
 from .history import History, _History
 from .levels import MultiHot, OneHot, _introduce, _Levels
 from .numeric import Numeric, _Number
 from .parts import Binned, Date, Hashed, _Binned, _Date, _Hashed
 from .tables import columns_of, is_frame
 from .target import Counts, TargetStats, _Counts, _TargetStats
+from .vocabulary import _factorize
 
 ColumnEncoder = OneHot | MultiHot | Numeric | Binned | Hashed | Date | Cross | History | TargetStats | Counts
 _ENCODERS: dict[type[ColumnEncoder], type[Column]] = {
@@ -123,7 +124,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Encoders that look at other rows (`History`, `TargetStats`, `Counts`) leave out a row's own here, so this
         is not fit followed by transform.
         """
-        n_rows, blocks = self._fit(X, y)
+        n_rows, blocks, _ = self._fit(X, y)
         return self._assemble(n_rows, blocks)
 
     def fit_stream(self, frames: Iterable[Any], *, target: str | None = None) -> Self:
@@ -181,6 +182,30 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         _require(frame, chain.from_iterable(f.sources if columns is None else f.essential for f in fields.values()))
         blocks = {name: column.encode(column.read(frame)) for name, column in fields.items()}
         return self._assemble(n_rows, blocks)
+
+    def fit_transform_blocks(self, X: Any, y: Any = None) -> tuple[csr_array, list[EntityBlock]]:
+        """As fit_transform, but what is said of an entity comes once: see transform_blocks."""
+        n_rows, blocks, entities = self._fit(X, y, apart=True)
+        return self._apart(n_rows, blocks, entities)
+
+    def transform_blocks(self, X: Any) -> tuple[csr_array, list[EntityBlock]]:
+        """As transform, but what is said of an entity comes once: rows of their own entries, and blocks of entities.
+
+        The entities are the values of `by` of each `History(own=True)`; a block holds these histories, and every other
+        field that has equal entries in all rows of an entity. With `rows, blocks` as returned, `rows` plus
+        `block.X[block.of]` of each block are what `transform` makes. Without such a History there are no blocks.
+        """
+        check_is_fitted(self, "columns_")
+        frame, n_rows, _ = self._open(X, known=True)
+        _require(frame, chain.from_iterable(column.sources for column in self.columns_.values()))
+        entities, blocks = _entities(self.columns_, frame), {}
+        for name, column in self.columns_.items():
+            cells = column.read(frame)
+            said = column.entity in entities
+            blocks[name] = (
+                column.encode_entities(cells, entities[column.entity].example) if said else column.encode(cells)
+            )
+        return self._apart(n_rows, blocks, entities)
 
     def inverse_transform(self, X: Any) -> pd.DataFrame:
         """The frame that an encoded matrix (n_samples, n_features_out_) stands for, one column a field.
@@ -295,20 +320,27 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         _join(fresh)
         return fresh
 
-    def _fit(self, X: Any, y: Any) -> tuple[int, dict[str, Block]]:
+    def _fit(self, X: Any, y: Any, *, apart: bool = False) -> tuple[int, dict[str, Block], dict[str | None, _Entities]]:
+        """apart: fields that are said of an entity have a row for each."""
         frame, n_rows, names = self._open(X, least=1)
         fresh, y = self._columns(frame), _labels(y, n_rows)
         _require(frame, chain.from_iterable(column.sources for column in fresh.values()))
+        entities = _entities(fresh, frame) if apart else {}
         blocks: dict[str, Block] = {}
         for group in _groups(fresh):  # one after the other, so that only one's cells are held
             read = {name: column.read(frame) for name, column in group.items()}
             _count(group, read, y)
             for column in group.values():
                 column.settle()
-            blocks |= {name: column.encode_training(read.pop(name), y) for name, column in group.items()}
+            for name, column in group.items():
+                cells = read.pop(name)
+                if column.entity in entities:
+                    blocks[name] = column.encode_entities(cells, entities[column.entity].example)
+                else:
+                    blocks[name] = column.encode_training(cells, y)
         self._settle(fresh, named=_named(names, fresh))
         self._note(blocks)
-        return n_rows, {name: blocks[name] for name in fresh}
+        return n_rows, {name: blocks[name] for name in fresh}, entities
 
     def _settle(self, columns: dict[str, Column], *, named: bool | None = None) -> None:
         """Turn what was counted into columns; those that are new come last."""
@@ -370,6 +402,25 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self._note(blocks)
         return _stack([(self._places[name], b) for name, b in blocks.items()], n_rows, self.n_features_out_)
 
+    def _apart(
+        self, n_rows: int, blocks: dict[str, Block], entities: dict[str | None, _Entities]
+    ) -> tuple[csr_array, list[EntityBlock]]:
+        """blocks: of the entities' fields one row an entity, of the others one a row."""
+        self._note(blocks)
+        made: list[EntityBlock] = []
+        for key, (of, example) in entities.items():
+            said = {name: block for name, block in blocks.items() if self.columns_[name].entity == key}
+            for name in [name for name, column in self.columns_.items() if column.entity is None and name in blocks]:
+                of_entities = _take(blocks[name], example)
+                if _same(_take(of_entities, of), blocks[name]):
+                    said[name] = of_entities
+            blocks = {name: block for name, block in blocks.items() if name not in said}
+            parts = [(self._places[name], said[name]) for name in self.columns_ if name in said]
+            places = np.concatenate([np.arange(self.n_features_out_)[self._slice(name)] for name in said])
+            made.append(EntityBlock(of, _stack(parts, len(example), self.n_features_out_), np.sort(places)))
+        own = [(self._places[name], block) for name, block in blocks.items()]
+        return _stack(own, n_rows, self.n_features_out_), made
+
     def _open(self, X: Any, *, least: int = 0, known: bool = False) -> _Opened:
         """The columns of X by name. least: rows that it must have. known: it must look like what was fitted."""
         names: list[Any] = []
@@ -395,6 +446,32 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if not any(isinstance(name, str) for name in names):
             names = [f"x{i}" for i in range(len(series))]
         return _Opened(dict(zip(names, series, strict=True)), n_rows, names if is_frame(X) else [])
+
+
+class EntityBlock(NamedTuple):
+    """What is said of the entities of one input column."""
+
+    of: Ints  # (n_rows,) the entity of each row
+    X: csr_array  # (n_entities, n_features_out_)
+    columns: Ints  # that are its own, ascending: no row outside has an entry there
+
+
+class _Entities(NamedTuple):
+    """The values of an input column, a missing one among them."""
+
+    of: Ints  # (n_rows,) of each row
+    example: Ints  # (n_entities,) a row of each
+
+
+def _entities(columns: Mapping[str, Column], frame: Frame) -> dict[str | None, _Entities]:
+    """Of the input columns that decide whole fields."""
+    found: dict[str | None, _Entities] = {}
+    for column in columns.values():
+        if column.entity is not None and column.entity not in found:
+            codes, _ = _factorize(frame[column.entity], column.entity)
+            _, example, index = np.unique(codes, return_index=True, return_inverse=True)
+            found[column.entity] = _Entities(index, example)
+    return found
 
 
 class _Opened(NamedTuple):

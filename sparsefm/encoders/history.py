@@ -44,8 +44,9 @@ class History:
     implicit feedback of SVD++ (Koren, Factorization Meets the Neighborhood, KDD 2008), which libFM calls an
     implicit relation (Rendle 2012). ``History("item_id", "user_id")`` is the mirror image, the item's other
     users; below, users are the values of `by` and items those of `of`. A pair that occurs several times
-    counts once. The row's own pair never has an entry, in fit as in transform: only rows that were fitted
-    could have one, and the model would learn to rely on it.
+    counts once. The row's own pair has no entry, in fit as in transform: only rows that were fitted could have
+    one, and the model would learn to rely on it (`own` says otherwise; priors that are learned, as with
+    solver="mcmc", keep it harmless).
 
     Parameters
     ----------
@@ -66,6 +67,10 @@ class History:
         as nanoseconds in UTC, which span the years 1678 to 2261.
     min_count : int
         Items with fewer fitted users have no column and count nowhere.
+    own : bool
+        Whether a row's own pair has its entry too, as in SVD++: in the rows that were fitted, and where `transform`
+        meets their pairs again. Then (without `before`) all rows of a user have the same entries, and solver="mcmc"
+        and "als" keep and work on them once a user, at a small part of the cost.
 
     There is one column for each item, in order of first appearance, and none for the unknown or missing. A
     row whose user is unknown (in no fitted pair) or missing is empty; an unknown or missing item leaves
@@ -91,6 +96,7 @@ class History:
     weight: Literal["sqrt", "sym"] = "sqrt"
     before: str | None = None
     min_count: int = 1
+    own: bool = False
 
     def _check(self, column: str) -> None:
         named = {"by": self.by, "of": self.of} | ({} if self.before is None else {"before": self.before})
@@ -102,6 +108,8 @@ class History:
         for option, limit in (("min_count", self.min_count), ("last", 1 if self.last is None else self.last)):
             _check_integer(column, option, limit, 1)
         _check_choice(column, "weight", self.weight, ("sqrt", "sym"))
+        if not isinstance(self.own, bool):
+            raise ValueError(f"column {column!r}: own must be True or False, got {_short(self.own)}")
         if self.decay is not None:
             if not isinstance(self.decay, (int, float)) or isinstance(self.decay, bool) or not 0 < self.decay <= 1:
                 raise ValueError(f"column {column!r}: decay must be above 0 and at most 1, got {_short(self.decay)}")
@@ -151,6 +159,10 @@ class _History(Column):
     @property
     def essential(self) -> tuple[str, ...]:
         return (self.encoder.by,) if self.encoder.before is None else (self.encoder.by, self.encoder.before)
+
+    @property
+    def entity(self) -> str | None:
+        return self.encoder.by if self.encoder.own and self.encoder.before is None else None
 
     def read(self, frame: Frame) -> _Cells:
         by, of, before = self.encoder.by, self.encoder.of, self.encoder.before
@@ -223,8 +235,7 @@ class _History(Column):
         self._columns, self._places = columns[layout].astype(np.int32), places[layout]
 
     def encode(self, cells: _Cells) -> Block:
-        user = np.append(self.by.numbers(cells.by_levels), -1)[cells.by]
-        shares = _share((user < 0) & (cells.by >= 0)), _share(cells.by < 0)
+        user, *shares = self._users(cells)
         nobody = len(self._starts) - 2  # stands for users of whom no pair is settled
         user[(user < 0) | (user > nobody)] = nobody
         start = self._starts[user]
@@ -257,9 +268,20 @@ class _History(Column):
             done = made.stop
         return Block(counts, indices, data, *shares)
 
+    def encode_entities(self, cells: _Cells, example: Ints) -> Block:
+        _, unknown, missing = self._users(cells)
+        some = self.encode(cells._replace(by=cells.by[example], of=None))
+        return some._replace(unknown=unknown, missing=missing)
+
+    def _users(self, cells: _Cells) -> tuple[Ints, float, float]:
+        """The number of each row's user, -1 without one, and the shares of rows where it is unknown or missing."""
+        user = np.append(self.by.numbers(cells.by_levels), -1)[cells.by]
+        return user, _share((user < 0) & (cells.by >= 0)), _share(cells.by < 0)
+
     def _own(self, user: Ints, cells: _Cells) -> Ints:
-        """The place of each row's own pair in its user's history; `size`, which no place reaches, without one."""
-        if cells.of is None:
+        """The place of each row's own pair in its user's history; `size`, which no place reaches, without one, or
+        where it stays."""
+        if cells.of is None or self.encoder.own:
             return np.full(len(user), self.size)
         item = np.minimum(self.of.numbers(cells.of_levels), len(self._column_of) - 1)
         column = self._column_of[np.append(item, -1)[cells.of]]

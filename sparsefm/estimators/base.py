@@ -20,13 +20,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .. import persistence
 from .._kernels.dispatch import n_threads_or_default
 from ..encoders import FrameEncoder
-from ..encoders.tables import columns_of, is_frame
+from ..encoders.tables import is_frame
 from ..model import FMParams, Posterior, represent, score
 from ..recommend import top_k
 from ..solvers import SOLVERS, Interrupted, Problem, make_solver
 from ..validation import Relations, Rows, check_csr, check_positive, check_relations, check_sample_weight
 from . import stream
 from .files import to_state
+from .rows import all_numbers, checked_sparse, related
 from .units import Units
 from .watch import Progress, check_metric, judge_of
 
@@ -162,7 +163,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
     def _encode_fit(self, X: Any, y: Any) -> tuple[Rows | Relations, NDArray[Any]]:
         """Fits the encoder if there is one; the training rows and y as a checked (n_rows,) array."""
         encoder = self.encoder
-        if encoder is None and is_frame(X) and not _all_numbers(X):
+        if encoder is None and is_frame(X) and not all_numbers(X):
             encoder = FrameEncoder()  # by dtype
         y_numeric = isinstance(self, RegressorMixin)
         relations = check_relations(X)
@@ -177,9 +178,9 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             return relations if hasattr(make_solver(self.solver), "takes_blocks") else relations.flat(), y
         if encoder is None:
             self.encoder_ = None
-            rows = _checked_sparse(X)
+            given = checked_sparse(X)
             X, y = validate_data(self, X, y, accept_sparse="csr", ensure_all_finite=False, y_numeric=y_numeric)
-            return rows or check_csr(X), y
+            return given or check_csr(X), y
         self.encoder_ = clone(encoder)
         if sp.issparse(X):
             raise TypeError("an encoder takes a DataFrame; X is a sparse matrix, which needs encoder=None")
@@ -188,13 +189,18 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         y = validate_data(self, X="no_validation", y=y, y_numeric=y_numeric)
         if len(y) != len(X):
             raise ValueError(f"X has {len(X)} rows, but y has {len(y)} values: give one target a row")
-        rows = check_csr(self.encoder_.fit_transform(X, y))
+        if isinstance(self.encoder_, FrameEncoder) and hasattr(make_solver(self.solver), "takes_blocks"):
+            rows: Rows | Relations = related(*self.encoder_.fit_transform_blocks(X, y))
+        else:
+            rows = check_csr(self.encoder_.fit_transform(X, y))
         self.n_features_in_ = self.encoder_.n_features_in_
         if hasattr(self.encoder_, "feature_names_in_"):
             self.feature_names_in_ = self.encoder_.feature_names_in_
         return rows, y
 
     def _encode(self, X: Any) -> Rows | Relations:
+        if isinstance(self.encoder_, FrameEncoder):
+            return related(*self.encoder_.transform_blocks(X))
         if self.encoder_ is not None:
             return check_csr(self.encoder_.transform(X))
         relations = check_relations(X)
@@ -205,7 +211,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
                     "the blocks as in fit"
                 )
             return relations
-        rows = _checked_sparse(X)
+        rows = checked_sparse(X)
         X = validate_data(self, X, accept_sparse="csr", ensure_all_finite=False, reset=False)
         return rows or check_csr(X)
 
@@ -223,7 +229,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         if eval_set is not None and not (isinstance(eval_set, (tuple, list)) and len(eval_set) in (2, 3)):
             raise ValueError("eval_set must be (X, y) or (X, y, sample_weight)")
         if eval_set is None and self.early_stopping:
-            _checked_sparse(X)
+            checked_sparse(X)
             X, y, sample_weight, eval_set = self._set_aside(X, y, sample_weight)
         rows, y = self._encode_fit(X, y)
         weight = check_sample_weight(sample_weight, rows.n_rows)
@@ -696,16 +702,6 @@ def _name(function: Any) -> str:
 
 def _is_true(value: Any) -> bool:
     return isinstance(value, (bool, np.bool_)) and bool(value)
-
-
-def _all_numbers(X: Any) -> bool:
-    return all(pd.api.types.is_numeric_dtype(column.dtype) for column in columns_of(X)[1])
-
-
-def _checked_sparse(X: Any) -> Rows | None:
-    """The rows of a sparse container, before scikit-learn looks at it: its conversions trust the indices. None for
-    anything else, and for an empty one, about which scikit-learn has the better words."""
-    return check_csr(X) if sp.issparse(X) and X.ndim == 2 and min(X.shape) > 0 else None
 
 
 def _pairs(exclude: Any, contexts: pd.DataFrame, candidates: pd.DataFrame, user: str, item: str) -> Any:

@@ -296,7 +296,7 @@ def _fit_again(model: Any, pairs: Callable[[], Iterator[tuple[Any, Any]]], epoch
     for epoch in range(1, epochs + 1):
         began, totals, first = perf_counter(), np.zeros(len(session.trainings)), 0
         for X, y in pairs():
-            rows = check_csr(model._encode(X), dtype=session.trainings[0].table.dtype)
+            rows = check_csr(model._encode_flat(X), dtype=session.trainings[0].table.dtype)
             weight = seen.weights_of(model, y)
             totals += _step(model, rows, model._targets(y, rows.n_rows), weight, epoch=epoch, first=first)
             first += rows.n_rows
@@ -313,7 +313,7 @@ def _open_stream(model: Any, pairs: Callable[[], Iterator[tuple[Any, Any]]], see
     """Tables for all features, with the strengths of L2 that their frequencies in the whole stream give."""
     counts, scales, empty = None, 0.0, None
     for X, y in pairs():
-        rows = model._encode(X)
+        rows = model._encode_flat(X)
         if counts is None or empty is None:
             counts = np.zeros(rows.n_features, np.float32)
             empty = rows._replace(indptr=rows.indptr[:1], indices=rows.indices[:0], data=None)

@@ -13,6 +13,7 @@ What belongs to no side are the *rest*: entries that are the row's own.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +92,9 @@ class Design:
             raise ValueError(f"X has {len(blocks)} blocks, at most {gibbs.most_partners - 1} are allowed: join some")
         matrix = own.matrix()
         by_column = matrix.tocsc()
-        bounds = _runs(own, 0, blocks[0].start if blocks else n_features)
+        taken = sorted(span for block in blocks for span in block.spans)
+        ends = [0, *(stop for _, stop in taken)], [*(start for start, _ in taken), n_features]
+        bounds = _runs(own, list(zip(*ends, strict=True)))
         some = np.unique(np.linspace(0, n_rows - 1, _SAMPLE).astype(np.int64))
         most = max(0, MOST_SIDES - len(blocks)) if sides else 0
         found = _dependencies(matrix[some].tocsc(), by_column, bounds, n_factors, most)
@@ -105,8 +108,8 @@ class Design:
         entities = [of[order] for of in codes]
         built = [_side(entities, number, *what, n_factors) for number, what in enumerate(said)]
         del by_column
-        taken = {r for group in found for r in group}
-        left = [bound for r, bound in enumerate(bounds) if r not in taken]
+        led = {r for group in found for r in group}
+        left = [bound for r, bound in enumerate(bounds) if r not in led]
         rest, rest_runs = None, []
         if left:
             own_entries = _only(matrix, left, n_features)[order]
@@ -117,13 +120,13 @@ class Design:
 
 def _of_block(block: Block) -> tuple[Any, list[tuple[int, int]], bool]:
     """Its matrix, its runs, and whether all that it says is which of its rows this is."""
-    matrix, bounds = block.rows.matrix(), _runs(block.rows, block.start, block.stop)
-    alone = matrix.nnz == block.rows.n_rows == block.stop - block.start
-    return matrix, bounds, alone and np.array_equal(matrix.indices, np.arange(block.start, block.stop))
+    matrix, bounds, (start, stop) = block.rows.matrix(), _runs(block.rows, block.spans), block.spans[0]
+    alone = len(block.spans) == 1 and matrix.nnz == block.rows.n_rows == stop - start
+    return matrix, bounds, alone and np.array_equal(matrix.indices, np.arange(start, stop))
 
 
-def _runs(rows: Rows, start: int, stop: int) -> list[tuple[int, int]]:
-    """The longest stretches of columns from start to stop, from the left, no two of which meet in a row."""
+def _runs(rows: Rows, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The longest stretches of columns in each span, from the left, no two of which meet in a row."""
     meets = np.full(rows.n_features, -1, np.int64)  # the nearest column to the left that it meets
     if rows.nnz:
         before = np.empty_like(rows.indices)  # of each entry the column of the one to its left
@@ -132,11 +135,15 @@ def _runs(rows: Rows, start: int, stop: int) -> list[tuple[int, int]]:
         by_column = sp.csr_array((before, rows.indices, rows.indptr), shape=(rows.n_rows, rows.n_features)).tocsc()
         occur = np.flatnonzero(np.diff(by_column.indptr))
         meets[occur] = np.maximum.reduceat(by_column.data, by_column.indptr[occur])
-    cuts = [start]
-    for column in np.flatnonzero(meets >= 0).tolist():
-        if meets[column] >= cuts[-1]:
-            cuts.append(column)
-    return list(zip(cuts, [*cuts[1:], stop], strict=True)) if start < stop else []
+    found: list[tuple[int, int]] = []
+    for start, stop in spans:
+        cuts = [start]
+        for column in (np.flatnonzero(meets[start:stop] >= 0) + start).tolist():
+            if meets[column] >= cuts[-1]:
+                cuts.append(column)
+        if start < stop:
+            found += zip(cuts, [*cuts[1:], stop], strict=True)
+    return found
 
 
 def _codes(by_column: Any, start: int, stop: int) -> NDArray[np.int32]:
