@@ -267,7 +267,7 @@ def test_what_draws_cannot_do_is_refused() -> None:
         (FMClassifier(loss="logistic", solver="mcmc"), y > 3, {}, "not loss='logistic'"),
         (FMClassifier(loss="probit"), y > 3, {}, "needs solver='mcmc'"),
         (FMOrdinal(solver="adagrad"), y.round(), {}, "needs solver='mcmc'"),
-        (FMOrdinal(), y, {}, "ordered levels are 2 to 100"),
+        (FMOrdinal(), np.ones(240), {}, r"1 levels; ordered levels are 2 to 256 \(n_samples=240\)"),
         (FMRegressor(solver="mcmc", early_stopping=True), y, {}, "early_stopping has no part"),
         (FMClassifier(solver="mcmc"), y > 3, {"sample_weight": np.arange(240)}, "weights of rows for a real target"),
         (FMRegressor(solver=MCMC(keep=300)), y, {}, "at most n_samples=200"),
@@ -277,6 +277,8 @@ def test_what_draws_cannot_do_is_refused() -> None:
         with pytest.raises(ValueError, match=message):
             model.fit(X, target, **more)
         assert not hasattr(model, "params_")
+    with pytest.raises(ValueError, match="300 levels; ordered levels are 2 to 256: round y"):
+        FMOrdinal().fit(np.ones((300, 1)), np.arange(300))
     plain = FMRegressor(3, solver=AdaGrad(max_iter=2), random_state=0).fit(X, y)
     with pytest.raises(ValueError, match="return_std needs draws"):
         plain.predict(X, return_std=True)
@@ -297,11 +299,17 @@ EXPECTED = {
         (*WEIGHTS, "check_sample_weights_not_overwritten", "check_class_weight_classifiers"),
         "the probit sampler refuses weights of rows",
     ),
+    FMOrdinal: dict.fromkeys((*WEIGHTS, "check_sample_weights_not_overwritten"), "it refuses weights of rows")
+    | dict.fromkeys(
+        ("check_estimator_sparse_array", "check_estimator_sparse_matrix"),
+        "the check asks whatever has predict_proba for the tags of a classifier",
+    )
+    | {"check_regressors_no_decision_function": "it has one, the score behind the levels"},
 }
 
 
 @parametrize_with_checks(
-    [FMRegressor(4, solver=SHORT), FMClassifier(4, solver=SHORT)],
+    [FMRegressor(4, solver=SHORT), FMClassifier(4, solver=SHORT), FMOrdinal(4, solver=SHORT)],
     expected_failed_checks=lambda estimator: EXPECTED[type(estimator)],
 )
 def test_scikit_learn_conventions_hold(estimator: Any, check: Any) -> None:

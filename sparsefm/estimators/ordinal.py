@@ -14,7 +14,7 @@ from ..model import Posterior
 from ..validation import check_target
 from .base import _BaseFM
 
-_MOST_LEVELS = 100
+_MOST_LEVELS = 256
 
 
 class FMOrdinal(RegressorMixin, _BaseFM):  # type: ignore[misc]
@@ -89,10 +89,8 @@ class FMOrdinal(RegressorMixin, _BaseFM):  # type: ignore[misc]
     def _learn_target(self, y: Any, weight: NDArray[Any] | None, dtype: Any) -> None:
         self.levels_ = np.unique(check_target(y, len(y)))
         if not 2 <= len(self.levels_) <= _MOST_LEVELS:
-            raise ValueError(
-                f"y has {len(self.levels_)} levels; ordered levels are 2 to {_MOST_LEVELS}"
-                + ("" if len(self.levels_) < 2 else ": round y, or use FMRegressor")
-            )
+            hint = f" (n_samples={len(y)})" if len(self.levels_) < 2 else ": round y, or use FMRegressor"
+            raise ValueError(f"y has {len(self.levels_)} levels; ordered levels are 2 to {_MOST_LEVELS}{hint}")
 
     def _targets(self, y: Any, n_rows: int, name: str = "y") -> list[NDArray[np.float64]]:
         y = check_target(y, n_rows, name=name)
