@@ -249,9 +249,7 @@ def best(path, folds, n_factors=10, sweeps=2000):
     """Histories are fitted on training rows alone. Of test rows the times are known before the ratings are, or each
     row knows its own alone."""
     ml = load_movielens(path)
-    print(
-        f"\nMovieLens-100K, all recipes, rank {n_factors}, {sweeps} sweeps, one thread: test RMSE by fold, seconds a fit\n"
-    )
+    print(f"\nMovieLens-100K, all recipes, rank {n_factors}, {sweeps} sweeps, one thread: test RMSE, seconds a fit\n")
     for name in ("times of all rows", "times of training rows"):
         found = []
         for fold in folds:
