@@ -18,7 +18,7 @@ from .encoders import (
     OneHot,
     TargetStats,
 )
-from .estimators import FMClassifier, FMOrdinal, FMRegressor, load
+from .estimators import FMClassifier, FMOrdinal, FMRanker, FMRegressor, load
 from .persistence import ModelFileError
 from .validation import RelationBlock
 
@@ -31,6 +31,7 @@ __all__ = [
     "Date",
     "FMClassifier",
     "FMOrdinal",
+    "FMRanker",
     "FMRegressor",
     "FrameEncoder",
     "Hashed",

@@ -20,6 +20,7 @@ FLOORS = {
     "ops": 2,
     "solvers": 3,
     "recommend": 3,
+    "explain": 3,
     "nn": 3,
     "estimators": 4,
     "plots": 4,

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sparsefm import FMClassifier, FMRegressor
@@ -16,7 +17,7 @@ pytest.importorskip("matplotlib", reason="matplotlib comes with the extra `plot`
 
 from matplotlib.figure import Figure
 
-from sparsefm.plots import learning_curve
+from sparsefm.plots import explanation, field_importance, learning_curve
 
 HISTORY: list[dict[str, Any]] = [
     {"epoch": 1, "loss": 2.0, "eval_loss": 0.5},
@@ -105,3 +106,121 @@ def test_classes_are_drawn_one_at_a_time() -> None:
 def test_what_cannot_be_drawn_is_refused(history: Any, metric: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         learning_curve(history, metric=metric)
+
+
+PARTS = pd.DataFrame(
+    [
+        (0, "intercept", "", "", 3.0),
+        (7, "intercept", "", "", 3.0),
+        (7, "linear", "user", "", -1.0),
+        (7, "pair", "user", "item", 0.5),
+        (7, "linear", "item", "", 0.25),
+        (7, "pair", "item", "item", -0.125),
+    ],
+    columns=["row", "part", "first", "second", "value"],
+)
+FIELDS = pd.DataFrame({"first": ["user", "user", "item"], "second": ["", "item", ""], "importance": [0.5, 0.25, 0.125]})
+
+
+def bars(ax: Any) -> dict[str, tuple[float, float]]:
+    """{name: (where it begins, how far it goes)}, from the top down."""
+    names = {place: label.get_text() for place, label in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True)}
+    patches = sorted(ax.patches, key=lambda bar: bar.get_y())
+    return {names[round(bar.get_y() + bar.get_height() / 2)]: (bar.get_x(), bar.get_width()) for bar in patches}
+
+
+def names(ax: Any) -> list[str]:
+    return [label.get_text() for label in ax.get_yticklabels()]
+
+
+def notes(ax: Any) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+def test_a_row_is_explained_from_the_intercept_to_the_score() -> None:
+    ax = explanation(PARTS, row=7, title="row 7")
+    assert names(ax) == ["intercept", "user", "user × item", "item", "item × item", "score"]
+    assert bars(ax) == {
+        "user": (3.0, -1.0),
+        "user × item": (2.0, 0.5),
+        "item": (2.5, 0.25),
+        "item × item": (2.75, -0.125),
+    }
+    assert sorted(notes(ax)) == sorted(["3", "−1", "+0.5", "+0.25", "−0.125", "2.625"])
+    assert (ax.get_xlabel(), ax.get_title(loc="left")) == ("score", "row 7")
+    low, high = ax.get_xlim()
+    assert low < 2.0 < 3.0 < high
+    assert ax.yaxis_inverted()
+
+
+def test_small_parts_are_drawn_as_one_bar() -> None:
+    ax = explanation(PARTS[::-1], row=7, top=2)  # in whatever order the lines come
+    assert bars(ax) == {"user": (3.0, -1.0), "user × item": (2.0, 0.5), "2 more": (2.5, 0.125)}
+    assert "2.625" in notes(ax)
+    assert "2 more" not in names(explanation(PARTS, row=7, top=4))
+
+
+def test_a_row_of_nothing_is_its_intercept() -> None:
+    ax = explanation(PARTS[:1])  # the only row needs no naming
+    assert names(ax) == ["intercept", "score"]
+    assert notes(ax) == ["3", "3"]
+
+
+def test_importance_is_drawn_from_the_largest_down() -> None:
+    ax = field_importance(FIELDS[::-1], title="fields")
+    assert bars(ax) == {"user": (0.0, 0.5), "user × item": (0.0, 0.25), "item": (0.0, 0.125)}
+    assert names(ax) == ["user", "user × item", "item"]
+    assert notes(ax) == ["0.5", "0.25", "0.125"]
+    assert ax.get_title(loc="left") == "fields"
+    assert names(field_importance(FIELDS, top=2)) == ["user", "user × item"]
+
+
+def test_tables_of_a_model_are_drawn_and_saved() -> None:
+    X, y = np.eye(4)[[0, 1, 0, 1] * 10] + np.eye(4)[[2, 2, 3, 3] * 10], np.array([1.0, 2.0, 3.0, 5.0] * 10)
+    model = FMRegressor(2, fields=[0, 0, 1, 1], clip=False, random_state=0).fit(X, y)
+    waterfall, shares = explanation(model.explain(X), row=3), field_importance(model.field_importance(X))
+    assert notes(waterfall)[-1] == f"{model.predict(X)[3]:.4g}"
+    assert sorted(names(shares)) == ["field 0", "field 0 × field 1", "field 1"]
+    for ax in (waterfall, shares):
+        buffer = io.BytesIO()
+        figure: Any = ax.figure
+        figure.savefig(buffer, format="png")
+        assert buffer.getvalue().startswith(b"\x89PNG")
+
+
+def test_long_names_leave_room_for_the_bars() -> None:
+    (name,) = bars(field_importance(pd.DataFrame({"first": ["x" * 200], "second": [""], "importance": [1.0]})))
+    assert name == "x" * 27 + "…"
+
+
+def test_tables_are_drawn_where_they_are_told() -> None:
+    above, below = Figure().subplots(2)
+    assert explanation(PARTS, row=7, ax=above) is above
+    assert field_importance(FIELDS, ax=below) is below
+
+
+def test_tables_without_matplotlib_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install sparsefm\[plot\]"):
+        explanation(PARTS, row=7)
+    with pytest.raises(ImportError, match=r"pip install sparsefm\[plot\]"):
+        field_importance(FIELDS)
+
+
+@pytest.mark.parametrize(
+    "draw, table, options, message",
+    [
+        (explanation, PARTS, {}, "parts has 2 rows and one is drawn: name it by row="),
+        (explanation, PARTS, {"row": 3}, r"parts has no row 3, only \[0, 7\]$"),
+        (explanation, PARTS, {"row": 7, "top": 0}, "top must be a positive integer, got 0"),
+        (explanation, PARTS[:0], {}, "parts has no line"),
+        (explanation, FIELDS, {}, "parts must be what explain .* row, part, first, second, value; got first, second"),
+        (explanation, [1.0], {}, "parts must be what explain .*; got list"),
+        (field_importance, FIELDS, {"top": 2.5}, "top must be a positive integer, got 2.5"),
+        (field_importance, FIELDS[:0], {}, "frame has no line"),
+        (field_importance, PARTS, {}, "frame must be what field_importance .* first, second, importance; got row"),
+    ],
+)
+def test_tables_that_cannot_be_drawn_are_refused(draw: Any, table: Any, options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        draw(table, **options)

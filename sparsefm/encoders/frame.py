@@ -315,7 +315,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _columns(self, frame: Frame) -> dict[str, Column]:
         """Columns with nothing counted, for a frame that has what they need."""
-        encoders = _choose(frame) if self.columns is None else _checked(self.columns)
+        encoders = choose(frame) if self.columns is None else _checked(self.columns)
         fresh = {name: _ENCODERS[type(encoder)](name, encoder) for name, encoder in encoders.items()}
         _join(fresh)
         return fresh
@@ -584,7 +584,7 @@ def _checked(columns: object) -> dict[str, ColumnEncoder]:
     return columns
 
 
-def _choose(frame: Frame) -> dict[str, ColumnEncoder]:
+def choose(frame: Frame) -> dict[str, ColumnEncoder]:
     """An encoder for each column by its dtype; refuses what could be meant in two ways."""
     encoders: dict[str, ColumnEncoder] = {}
     integers: list[str] = []

@@ -6,11 +6,12 @@ import os
 
 from .. import persistence
 from ..persistence import ModelFileError
-from .files import FORMAT, from_state
+from .files import FORMAT, from_state, ranker_from_state
 from .fm import FMClassifier, FMRegressor
 from .ordinal import FMOrdinal
+from .ranker import FMRanker
 
-__all__ = ["FMClassifier", "FMOrdinal", "FMRegressor", "load"]
+__all__ = ["FMClassifier", "FMOrdinal", "FMRanker", "FMRegressor", "load"]
 
 _CLASSES: dict[str, type[FMRegressor] | type[FMClassifier] | type[FMOrdinal]] = {
     "FMRegressor": FMRegressor,
@@ -19,7 +20,7 @@ _CLASSES: dict[str, type[FMRegressor] | type[FMClassifier] | type[FMOrdinal]] = 
 }
 
 
-def load(path: str | os.PathLike[str]) -> FMRegressor | FMClassifier | FMOrdinal:
+def load(path: str | os.PathLike[str]) -> FMRegressor | FMClassifier | FMOrdinal | FMRanker:
     """The model in a file that `save` wrote.
 
     Nothing in the file is executed. Raises ModelFileError for a file that is damaged, malformed or of a newer
@@ -31,6 +32,9 @@ def load(path: str | os.PathLike[str]) -> FMRegressor | FMClassifier | FMOrdinal
             raise ValueError("it is a checkpoint of a training; give it to fit as resume=")
         if meta.get("format") != FORMAT:
             raise ValueError(f"its format is {meta.get('format')!r}, this version reads {FORMAT}; upgrade sparsefm")
+        if meta["class"] == "FMRanker":
+            ranker: FMRanker = ranker_from_state(FMRanker, meta, arrays)
+            return ranker
         model: FMRegressor | FMClassifier | FMOrdinal = from_state(_CLASSES[meta["class"]], meta, arrays)
         return model
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:

@@ -21,6 +21,7 @@ from .. import persistence
 from .._kernels.dispatch import n_threads_or_default
 from ..encoders import FrameEncoder
 from ..encoders.tables import is_frame
+from ..explain import explanation, importance
 from ..model import FMParams, Posterior, represent, score
 from ..recommend import top_k
 from ..solvers import SOLVERS, Interrupted, Problem, make_solver
@@ -28,6 +29,7 @@ from ..validation import Relations, Rows, check_csr, check_positive, check_relat
 from . import stream
 from .files import to_state
 from .rows import all_numbers, checked_sparse, related
+from .sides import recommended
 from .units import Units
 from .watch import Progress, check_metric, judge_of
 
@@ -620,21 +622,65 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         if self.encoder_ is None:
             users, items = represent(params, contexts, candidates, n_threads=self.n_threads)
             return top_k(users, items, k, w0=_bias(params), exclude=exclude)
-        if not isinstance(self.encoder_, FrameEncoder):
-            raise TypeError(f"recommending from frames needs a FrameEncoder, not a {type(self.encoder_).__name__}")
-        X_users, X_items = self._both_sides(contexts, candidates, user, item)
-        users, items = represent(params, X_users, X_items, n_threads=self.n_threads)
-        pairs = None if exclude is None else _pairs(exclude, contexts, candidates, user, item)
-        ids, scores = top_k(users, items, k, w0=_bias(params), exclude=pairs)
-        request, place = np.nonzero(ids >= 0)
-        return pd.DataFrame(
-            {
-                user: contexts[user].array.take(request),
-                item: candidates[item].array.take(ids[request, place]),
-                "rank": place + 1,
-                "score": scores[request, place],
-            }
+        return recommended(
+            params, self.encoder_, contexts, candidates, user, item, k, exclude, n_threads=self.n_threads
         )
+
+    def explain(self, X: Any, *, by: str | None = None, label: Any = None) -> pd.DataFrame:
+        """What the score of each row (before link and clipping) is made of; the values of a row add up to it.
+
+        Parameters
+        ----------
+        X : as for predict
+        by : "field" or "column", optional
+            "column" has a line for each column of the encoded row that is not zero and for each pair of them; "field"
+            adds up those of a field, and of a pair of fields. None is "field" where fields are known (of an encoder, or
+            by fields=), else "column".
+        label : optional
+            Of several classes, the one whose score it is.
+
+        Returns
+        -------
+        DataFrame
+            row (its position in X), part ("intercept", "linear" or "pair"), first and second (names of fields or of
+            columns, "" where there is none) and value, in the unit of the score. Of a row the intercept comes first,
+            then what is largest, up or down. A field is paired with itself where two of its columns are not zero.
+            With draws the values are means over them, and a row's sum is the mean score.
+
+        Raises
+        ------
+        ValueError
+            For an unknown by or label, by="field" without fields, and more than ten million lines.
+        """
+        check_is_fitted(self)
+        params, rows = self._params_of(label), self._encode_flat(X)
+        columns = getattr(self, "feature_names_in_", None)
+        return explanation(params, rows, by=by, fields=self.fields_, encoder=self.encoder_, columns=columns)
+
+    def field_importance(self, X: Any, *, label: Any = None) -> pd.DataFrame:
+        """How much each field, and each pair of fields, makes the scores of the rows of X differ.
+
+        Parameters
+        ----------
+        X : as for predict
+        label : optional
+            Of several classes, the one whose score it is.
+
+        Returns
+        -------
+        DataFrame
+            first and second (names of fields; second is "" for what a field adds by itself) and importance: the
+            standard deviation over the rows of that part of the score, in its unit, the largest first. A field is
+            paired with itself where a row has two of its columns that are not zero.
+
+        Raises
+        ------
+        ValueError
+            Without fields, of an encoder or by fields=; for an unknown label.
+        """
+        check_is_fitted(self)
+        params = self._params_of(label)
+        return importance(params, self._encode_flat(X), fields=self.fields_, encoder=self.encoder_)
 
     def _params_of(self, label: Any) -> FMParams | Posterior:
         """What gives the score of a class: parameters, or draws of them."""
@@ -647,35 +693,6 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         if label not in classes:
             raise ValueError(f"label must be the class to rank by, one of {classes}; got {label!r}")
         return found[classes.index(label)]  # type: ignore[no-any-return]
-
-    def _both_sides(self, contexts: Any, candidates: Any, user: str, item: str) -> tuple[Any, Any]:
-        for frame, name, column in ((contexts, "contexts", user), (candidates, "candidates", item)):
-            if not isinstance(frame, pd.DataFrame):
-                raise TypeError(f"{name} must be a DataFrame, got {type(frame).__name__}")
-            if column not in frame.columns:
-                raise ValueError(f"{name} has no column {column!r}, only {list(frame.columns)}")
-        read = {source for column in self.encoder_.columns_.values() for source in column.sources}
-        both = sorted(read & set(contexts.columns) & set(candidates.columns))
-        if both:
-            raise ValueError(
-                f"columns {both} are in contexts and in candidates: drop each from the side it does not describe"
-            )
-        needed = {name: set(column.essential) for name, column in self.encoder_.columns_.items()}
-        on_users = [name for name, sources in needed.items() if sources <= set(contexts.columns)]
-        on_items = [name for name, sources in needed.items() if sources <= set(candidates.columns)]
-        for name, sources in needed.items():
-            if not sources.isdisjoint(contexts.columns) and not sources.isdisjoint(candidates.columns):
-                raise ValueError(
-                    f"field {name!r} reads {sorted(sources)}, of contexts and of candidates together, so a score does "
-                    "not split into their parts: predict such pairs row by row, or fit without this field"
-                )
-        if candidates[item].duplicated().any():
-            twice = candidates[item][candidates[item].duplicated()].iloc[0]
-            raise ValueError(f"candidates has {item} {twice!r} more than once: give one row an item")
-        return (
-            self.encoder_.transform(contexts, columns=on_users),
-            self.encoder_.transform(candidates, columns=on_items),
-        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the fitted model, its encoder included, to one file that `sparsefm.load` reads.
@@ -702,24 +719,3 @@ def _name(function: Any) -> str:
 
 def _is_true(value: Any) -> bool:
     return isinstance(value, (bool, np.bool_)) and bool(value)
-
-
-def _pairs(exclude: Any, contexts: pd.DataFrame, candidates: pd.DataFrame, user: str, item: str) -> Any:
-    """Sparse (n_contexts, n_candidates) with a one at each excluded pair."""
-    if not isinstance(exclude, pd.DataFrame) or not {user, item} <= set(exclude.columns):
-        raise ValueError(f"exclude must be a DataFrame with columns {user!r} and {item!r}")
-    if len(exclude) == 0:
-        return None
-    for frame, column in ((contexts, user), (candidates, item)):
-        ours, theirs = (pd.api.types.is_numeric_dtype(f[column]) for f in (frame, exclude))
-        if ours != theirs:
-            raise ValueError(
-                f"{column} is {frame[column].dtype} in the request but {exclude[column].dtype} in exclude: "
-                "no pair would match; give both the same type"
-            )
-    place = pd.Index(candidates[item]).get_indexer(exclude[item])
-    shown = pd.DataFrame({"user": exclude[user].array[place >= 0], "place": place[place >= 0]})
-    requests = pd.DataFrame({"user": contexts[user].array, "request": np.arange(len(contexts))})
-    found = requests.merge(shown, on="user").drop_duplicates()
-    ones = np.ones(len(found), dtype=np.int8)
-    return sp.coo_array((ones, (found["request"], found["place"])), shape=(len(contexts), len(candidates))).tocsr()

@@ -7,12 +7,15 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin, clone
 
-from ..encoders import FrameEncoder
+from ..encoders import FrameEncoder, Vocabulary
 from ..model import FMParams, Posterior
-from ..solvers import SOLVERS, make_solver
+from ..solvers import RANKERS, SOLVERS, make_solver
+from ..validation import check_csr
 from .units import Units
 
 FORMAT = 2
@@ -35,15 +38,7 @@ def to_state(model: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         options["l2_factors"] = [[_plain(key), _plain(value)] for key, value in options["l2_factors"].items()]
     if callable(options.get("eval_metric")):
         options["eval_metric"] = "loss"  # it only watched
-    solver = make_solver(options["solver"])
-    if SOLVERS.get(type(solver).__name__.lower()) is not type(solver):
-        raise TypeError(
-            f"a model with a solver of your own, {type(solver).__name__}, cannot be saved: load could not make it"
-        )
-    options["solver"] = {
-        "name": type(solver).__name__.lower(),
-        "options": {key: _plain(value) for key, value in solver.get_params().items() if key != "checkpoint"},
-    }
+    options["solver"] = _solver_state(make_solver(options["solver"]), SOLVERS)
     if not isinstance(options["random_state"], (int, np.integer)):
         options["random_state"] = None
     if isinstance(options.get("class_weight"), dict):
@@ -87,6 +82,85 @@ def to_state(model: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         meta["encoder"], encoder_arrays = model.encoder_.to_state()
         arrays |= {f"encoder.{name}": array for name, array in encoder_arrays.items()}
     return meta, arrays
+
+
+def ranker_state(model: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """A fitted FMRanker as a JSON-able dict and arrays: with the parameters what answers by id."""
+    options = model.get_params(deep=False)
+    del options["callbacks"], options["encoder"]
+    options["solver"] = _solver_state(make_solver(options["solver"], RANKERS), RANKERS)
+    if options["item_columns"] is not None:
+        options["item_columns"] = list(options["item_columns"])
+    if not isinstance(options["random_state"], (int, np.integer)):
+        options["random_state"] = None
+    p = model.params_
+    arrays = {"w": p.w, "V": p.V}
+    meta: dict[str, Any] = {
+        "format": FORMAT,
+        "class": type(model).__name__,
+        "options": {key: _plain(value) for key, value in options.items()},
+        "history": [{key: _plain(value) for key, value in record.items()} for record in model.history_],
+        "ids": {},
+    }
+    for name, matrix in (("users", model.X_sides_[0]), ("items", model.X_sides_[1]), ("seen", model.seen_)):
+        arrays |= {f"{name}.{part}": getattr(matrix, part) for part in ("indptr", "indices", "data")}
+    for name, ids in (("user", model.user_ids_), ("item", model.item_ids_)):
+        if ids is not None:
+            vocabulary = Vocabulary(pd.Series(ids).tolist())
+            if len(vocabulary) != len(ids):
+                raise TypeError(f"ids of {name}s of type {ids.dtype} cannot be saved: use str or int")
+            meta["ids"][name], own = vocabulary.to_state()
+            arrays |= {f"{name}.{key}": array for key, array in own.items()}
+    meta["encoder"], encoder_arrays = model.encoder_.to_state()
+    return meta, arrays | {f"encoder.{name}": array for name, array in encoder_arrays.items()}
+
+
+def ranker_from_state(cls: Any, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
+    """The FMRanker that `ranker_state` described."""
+    options = dict(meta["options"])
+    solver = options.pop("solver")
+    model = cls(solver=RANKERS[solver["name"]](**solver["options"]), **options)
+    model._check_parameters()
+    params = FMParams(0.0, arrays["w"], arrays["V"])
+    if params.V.shape != (params.n_features, model.n_factors) or params.V.dtype != params.w.dtype:
+        raise ValueError("its parameters do not agree in shape")
+    if not (np.isfinite(params.w).all() and np.isfinite(params.V).all()):
+        raise ValueError("its parameters are not finite")
+
+    def under(prefix: str) -> dict[str, NDArray[Any]]:
+        return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+
+    model.encoder_ = FrameEncoder.from_state(meta["encoder"], under("encoder."))
+    if model.encoder_.n_features_out_ != params.n_features:
+        raise ValueError("its columns and its parameters do not belong together")
+    ids = {name: Vocabulary.from_state(state, under(f"{name}.")).levels for name, state in meta["ids"].items()}
+    matrices = {}
+    for name, width in (("users", params.n_features), ("items", params.n_features), ("seen", len(ids["item"]))):
+        parts = under(f"{name}.")
+        shape = (len(parts["indptr"]) - 1, width)
+        rows = check_csr(sp.csr_array((parts["data"], parts["indices"], parts["indptr"]), shape=shape))
+        matrices[name] = rows.matrix()
+    n_users, n_items = matrices["users"].shape[0], matrices["items"].shape[0]
+    if matrices["seen"].shape != (n_users, n_items) or len(ids["item"]) != n_items:
+        raise ValueError("its items and what was met do not belong together")
+    if len(ids.get("user", range(n_users))) != n_users:
+        raise ValueError("its users and what was met do not belong together")
+    model.params_, model.seen_ = params, matrices["seen"].astype(np.uint8)
+    model.X_sides_ = matrices["users"], matrices["items"]
+    model.history_ = meta["history"]
+    model.encoder = clone(model.encoder_)
+    model._index(pd.Series(ids["user"]).array if "user" in ids else None, pd.Series(ids["item"]).array)
+    return model
+
+
+def _solver_state(solver: Any, known: Mapping[str, Any]) -> dict[str, Any]:
+    names = [name for name, kind in known.items() if kind is type(solver)]
+    if not names:
+        raise TypeError(
+            f"a model with a solver of your own, {type(solver).__name__}, cannot be saved: load could not make it"
+        )
+    options = {key: _plain(value) for key, value in solver.get_params().items() if key != "checkpoint"}
+    return {"name": names[0], "options": options}
 
 
 def _plain(value: Any) -> Any:

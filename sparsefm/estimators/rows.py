@@ -24,10 +24,10 @@ def related(rows: Any, blocks: Sequence[EntityBlock]) -> Rows | Relations:
     own = check_csr(rows)
     if not blocks:
         return own
-    return Relations(own, tuple(Block(b.of.astype(np.int32), check_csr(b.X), _spans(b.columns)) for b in blocks))
+    return Relations(own, tuple(Block(b.of.astype(np.int32), check_csr(b.X), spans_of(b.columns)) for b in blocks))
 
 
-def _spans(columns: NDArray[Any]) -> tuple[tuple[int, int], ...]:
+def spans_of(columns: NDArray[Any]) -> tuple[tuple[int, int], ...]:
     """The stretches that ascending columns make up."""
     cuts = np.flatnonzero(np.diff(columns) > 1) + 1
     return tuple((int(part[0]), int(part[-1]) + 1) for part in np.split(columns, cuts) if len(part))

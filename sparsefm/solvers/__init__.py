@@ -10,20 +10,26 @@ from .engine import Interrupted
 from .first_order import FTRL, SGD, AdaGrad, Adam
 from .mcmc import MCMC
 from .problem import LOSSES, DivergenceError, Problem
+from .ranking import BPR, WARP, ImplicitALS, RankingProblem
 
 __all__ = [
     "ALS",
+    "BPR",
     "FTRL",
     "LOSSES",
     "MCMC",
+    "RANKERS",
     "SGD",
     "SOLVERS",
+    "WARP",
     "AdaGrad",
     "Adam",
     "Auto",
     "DivergenceError",
+    "ImplicitALS",
     "Interrupted",
     "Problem",
+    "RankingProblem",
     "make_solver",
 ]
 
@@ -36,13 +42,15 @@ SOLVERS: dict[str, Any] = {
     "mcmc": MCMC,
     "auto": Auto,
 }
+RANKERS: dict[str, Any] = {"bpr": BPR, "warp": WARP, "implicit_als": ImplicitALS}
 
 
-def make_solver(solver: Any) -> Any:
-    """The solver object meant by a name or an object."""
-    if isinstance(solver, str) and solver in SOLVERS:
-        return SOLVERS[solver]()
-    if hasattr(solver, "solve") and not isinstance(solver, type):
+def make_solver(solver: Any, known: dict[str, Any] = SOLVERS) -> Any:
+    """The solver object meant by a name or an object; known: SOLVERS, or RANKERS for a ranking."""
+    if isinstance(solver, str) and solver in known:
+        return known[solver]()
+    ranks = isinstance(solver, tuple(RANKERS.values()))
+    if hasattr(solver, "solve") and not isinstance(solver, type) and ranks == (known is RANKERS):
         return solver
-    names = ", ".join(map(repr, SOLVERS))
-    raise ValueError(f"solver must be one of {names} or a solver object such as AdaGrad(max_iter=50), got {solver!r}")
+    names, example = ", ".join(map(repr, known)), "WARP" if known is RANKERS else "AdaGrad"
+    raise ValueError(f"solver must be one of {names} or a solver object such as {example}(max_iter=50), got {solver!r}")

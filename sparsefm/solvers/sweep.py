@@ -34,10 +34,21 @@ class Prior:
 class Sweep:
     """The state of coordinate-wise training on fixed rows: the parameters, and what follows from them for each entity.
 
-    `target` and `weight` are in the order of the design's rows.
+    `target` and `weight` are in the order of the design's rows. With `unobserved` there are beside these rows those of
+    each entity of the first side with each of the second, of that weight and with target 0.
     """
 
-    def __init__(self, design: Design, n_factors: int, target: Any, weight: Any, n_threads: int | None) -> None:
+    def __init__(
+        self,
+        design: Design,
+        n_factors: int,
+        target: Any,
+        weight: Any,
+        n_threads: int | None,
+        *,
+        unobserved: float = 0.0,
+    ) -> None:
+        self.unobserved = unobserved
         self.design, self.k, self.dtype, self.n_threads = design, n_factors, design.dtype, n_threads
         self.width = -(-(n_factors + 2) // _LANES) * _LANES
         self.size = int(gibbs.size_of_gram(n_factors))
@@ -204,7 +215,32 @@ class Sweep:
             )  # fmt: skip
 
         self._pieces_of(run, len(grams), int(starts[-1] - starts[0]) * (self.k + 2) ** 2 + len(grams) * self.size)
+        if self.unobserved:
+            of_all, firsts = self._of_all(1 - number), side.segments[:-1]  # each entity's first segment
+            within = firsts[(firsts >= start) & (firsts < stop)] - start
+            if len(within) == len(grams):
+                grams += of_all
+            else:
+                grams[within] += of_all
         return grams
+
+    def _of_all(self, number: int) -> NDArray[Any]:
+        """What an entity's unobserved rows say: one with each entity of a side."""
+        table = self.tables[number]
+        n = len(table)
+        starts = np.array([*range(0, n, SEGMENT), n], np.int32)
+        parts = aligned_zeros((len(starts) - 1, self.size), self.dtype)
+        tables, entities = [table], [np.arange(n, dtype=np.int32)]
+
+        def run(scratch: Any, start: int, stop: int) -> None:
+            gibbs.gather(
+                tables, entities, np.zeros(n, self.dtype), None, starts, parts, None, None, None, scratch, self.w0,
+                self.k, self.width, start, stop, dispatch.ISA,
+            )  # fmt: skip
+
+        self._pieces_of(run, len(parts), n * (self.k + 2) ** 2)
+        total: NDArray[Any] = (self.unobserved * parts.sum(axis=0, dtype=np.float64)).astype(self.dtype)
+        return total
 
     def _look(self, total: Any) -> None:
         tables, entities = self._partners(None)

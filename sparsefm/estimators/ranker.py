@@ -1,0 +1,454 @@
+"""Rankings from what was met: plays, purchases, clicks, or ratings that were high enough."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from .. import persistence
+from .._kernels.dispatch import n_threads_or_default
+from ..encoders import Counts, FrameEncoder, OneHot, TargetStats
+from ..encoders.frame import choose
+from ..encoders.tables import is_frame
+from ..model import FMParams, represent
+from ..recommend import top_k
+from ..solvers import RANKERS, Interrupted, RankingProblem, make_solver
+from ..validation import check_csr, check_positive, check_weights
+from .base import all_or_nothing
+from .files import ranker_state
+from .rows import spans_of
+from .sides import as_frame, fields_of, recommended
+from .watch import Progress
+
+__all__ = ["FMRanker"]
+
+
+class FMRanker(BaseEstimator):  # type: ignore[misc]
+    """Factorization machine that orders items for users and occasions, learned from interactions alone.
+
+    A row is an interaction: who (the user, with what is said of him and of the occasion) met what (the item, with what
+    is said of it). The score of a pair is b_c + b_i + ⟨p_c, q_i⟩, where p and q are sums of the factors of what is said
+    of either side, so that new items and users with known attributes have scores too; items are ordered by it.
+
+    Parameters
+    ----------
+    n_factors : int
+    solver : "warp", "bpr", "implicit_als", or a solver object such as WARP(max_iter=20)
+    l2_linear, l2_factors : float
+        Penalties ½ l2 · ‖·‖² of weights and factors: at each visit with "bpr" and "warp", by frequency as
+        `ImplicitALS` says.
+    init_std : float
+        Standard deviation of the factors at the start.
+    encoder : FrameEncoder, optional
+        Encodes frames of interactions. Each of its fields must read columns of the item alone, or of others alone. None
+        makes one: ids one-hot, other columns by their dtype.
+    item_columns : sequence of str, optional
+        The input columns that are said of the item, `item` among them; all others are the context. None: `item`, and
+        with items= the columns of that frame.
+    user, item : str
+        Columns of the ids.
+    callbacks : list of callable(estimator, record), optional
+        Called after each epoch; True stops.
+    n_threads, random_state, verbose
+        As for FMRegressor. "bpr" and "warp" use one thread.
+
+    Attributes
+    ----------
+    params_ : FMParams
+    encoder_ : FrameEncoder
+    user_ids_, item_ids_ : (n_users,), (n_items,) pandas arrays
+        Ids as they were given; those of users only where each has one context row.
+    history_ : list of dict
+        "epoch", "loss", "seconds".
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sparsefm import FMRanker
+    >>> users, films = ["ann", "ann", "bob", "bob", "eve"], ["Up", "Jaws", "Up", "Heat", "Up"]
+    >>> met = pd.DataFrame({"user_id": users, "item_id": films})
+    >>> model = FMRanker(4, solver="implicit_als", random_state=0).fit(met)
+    >>> model.recommend(["eve"], k=2)["item_id"].tolist()
+    ['Jaws', 'Heat']
+    """
+
+    params_: FMParams
+    encoder_: FrameEncoder
+    history_: list[dict[str, Any]]
+
+    def __init__(
+        self,
+        n_factors: int = 32,
+        *,
+        solver: Any = "warp",
+        l2_linear: float = 0.01,
+        l2_factors: float = 0.01,
+        init_std: float = 0.05,
+        encoder: FrameEncoder | None = None,
+        item_columns: Sequence[str] | None = None,
+        user: str = "user_id",
+        item: str = "item_id",
+        callbacks: Any = None,
+        n_threads: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.n_factors = n_factors
+        self.solver = solver
+        self.l2_linear = l2_linear
+        self.l2_factors = l2_factors
+        self.init_std = init_std
+        self.encoder = encoder
+        self.item_columns = item_columns
+        self.user = user
+        self.item = item
+        self.callbacks = callbacks
+        self.n_threads = n_threads
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ---- the way in ----
+
+    @all_or_nothing
+    def fit(self, X: Any, y: Any = None, *, users: Any = None, items: Any = None, sample_weight: Any = None) -> Self:
+        """Fits to interactions.
+
+        Parameters
+        ----------
+        X : DataFrame (n_interactions, ...), or sparse matrix (n_users, n_items)
+            One row an interaction, with columns `user` and `item` and whatever the encoder reads; a column "weight"
+            that no field reads weighs them. Of a matrix the stored non-zeros are interactions with their weights, and
+            ids are the numbers of rows and columns. Pairs that occur more than once are one, their weights added up.
+        y : ignored
+        users, items : DataFrame, optional
+            What is said of users and items, one row an id, joined to the interactions by id. Items of this frame that
+            nobody met can be recommended too.
+        sample_weight : (n_interactions,), optional
+
+        Raises ValueError for wrong parameters, absent columns, ids that are missing or repeated, weights that are
+        negative or not finite; a fit that fails leaves the estimator as it was.
+        """
+        self._check_parameters()
+        if sp.issparse(X):
+            X, users, items = _of_matrix(X, users, items, self.user, self.item)
+        if not isinstance(X, pd.DataFrame):
+            if not is_frame(X):
+                raise TypeError(f"X must be a DataFrame of interactions or a sparse matrix, got {type(X).__name__}")
+            X = X.to_pandas()
+        if len(X) == 0:
+            raise ValueError("X has 0 rows: there is nothing to fit")
+        weight = check_weights(sample_weight, len(X))
+        frame = self._joined(X, users, items)
+        self.encoder_ = self._encoder(frame, users, items).fit(frame)
+        weight = self._times_weight(frame, weight)
+        rows, columns = self._sides(frame, users, items)
+        problem = self._problem(frame, rows, columns, weight)
+        interrupted: Interrupted | None = None
+        try:
+            self.params_ = make_solver(self.solver, RANKERS).solve(problem)
+        except Interrupted as interruption:
+            interrupted = interruption
+        if interrupted is not None:
+            assert isinstance(interrupted.params, FMParams)
+            self.params_ = interrupted.params
+        users, items = (side[column] for side, column in zip(columns, (self.user, self.item), strict=True))
+        self._index(users.array if users.is_unique else None, items.array)
+        if interrupted is not None:
+            raise interrupted
+        return self
+
+    def _check_parameters(self) -> None:
+        check_positive(self.n_factors, "n_factors", integer=True)
+        for name in ("l2_linear", "l2_factors", "init_std"):
+            check_positive(getattr(self, name), name, zero=True)
+        n_threads_or_default(self.n_threads)
+        make_solver(self.solver, RANKERS)
+        if self.encoder is not None and not isinstance(self.encoder, FrameEncoder):
+            raise TypeError(f"encoder must be a FrameEncoder, got {type(self.encoder).__name__}")
+        if isinstance(self.item_columns, str):
+            raise TypeError(f"item_columns must be a collection of column names, got the text {self.item_columns!r}")
+        if self.callbacks is not None and not all(map(callable, self.callbacks)):
+            raise TypeError(f"callbacks must be a list of functions, got {self.callbacks!r}")
+
+    def _joined(self, X: pd.DataFrame, users: Any, items: Any) -> pd.DataFrame:
+        """The interactions with what is said of their users and items."""
+        for column in (self.user, self.item):
+            if column not in X.columns:
+                raise ValueError(f"X has no column {column!r}, only {list(X.columns)}")
+            if X[column].isna().any():
+                raise ValueError(f"{int(X[column].isna().sum())} values of {column!r} are missing; drop these rows")
+        for side, column, name in ((users, self.user, "users"), (items, self.item, "items")):
+            if side is None:
+                continue
+            if not isinstance(side, pd.DataFrame) or column not in side.columns:
+                raise ValueError(f"{name} must be a DataFrame with a column {column!r}")
+            if side[column].duplicated().any():
+                raise ValueError(f"{name} has {column} {side[column][side[column].duplicated()].iloc[0]!r} twice")
+            both = sorted(set(side.columns) & set(X.columns) - {column})
+            if both:
+                raise ValueError(f"columns {both} are in X and in {name}: drop them from one of the two")
+            X = X.merge(side, on=column, how="left")
+        return X
+
+    def _encoder(self, frame: pd.DataFrame, users: Any, items: Any) -> FrameEncoder:
+        if self.encoder is not None:
+            found: FrameEncoder = clone(self.encoder)
+            return found
+        columns: dict[str, Any] = {self.user: OneHot(), self.item: OneHot()}
+        for side in (users, items):
+            if side is not None:
+                columns |= choose({name: frame[name] for name in side.columns if name not in columns})
+        return FrameEncoder(columns)
+
+    def _times_weight(self, frame: pd.DataFrame, weight: Any) -> Any:
+        read = {source for column in self.encoder_.columns_.values() for source in column.sources}
+        if "weight" not in frame.columns or "weight" in read:
+            return weight
+        own = check_weights(frame["weight"].to_numpy(), len(frame))
+        return own if weight is None else own * weight
+
+    def _sides(self, frame: pd.DataFrame, users: Any, items: Any) -> tuple[list[Any], list[Any]]:
+        """Of contexts and items the number of each interaction's, and their rows."""
+        given = self.item_columns
+        if given is None:
+            given = [self.item] if items is None else list(items.columns)
+        of_item = set(given) | {self.item}
+        for name, column in self.encoder_.columns_.items():
+            if isinstance(column.encoder, (TargetStats, Counts)):
+                raise ValueError(f"field {name!r} looks at other rows, which a ranking has none of: leave it out")
+            sources = set(column.essential)
+            if not sources <= of_item and sources & of_item:
+                raise ValueError(
+                    f"field {name!r} reads {sorted(sources)}, of the item and of others together, so a score does not "
+                    "split into their parts: name all of the item's columns in item_columns, or leave the field out"
+                )
+        read = [source for column in self.encoder_.columns_.values() for source in column.essential]
+        numbers, sides = [], []
+        for own, id_column, side in ((False, self.user, users), (True, self.item, items)):
+            names = [name for name in dict.fromkeys([id_column, *read]) if (name in of_item) == own]
+            whole = frame[names] if side is None else pd.concat([frame[names], side[names]], ignore_index=True)
+            key = [id_column] if own or side is not None else names
+            number = whole.groupby(key, sort=False, dropna=False).ngroup().to_numpy()
+            _, example = np.unique(number, return_index=True)
+            numbers.append(number[: len(frame)].astype(np.int32))
+            sides.append(whole.iloc[example])
+        self.X_sides_ = tuple(
+            self.encoder_.transform(side, columns=fields_of(self.encoder_, set(side.columns))) for side in sides
+        )
+        return numbers, sides
+
+    def _problem(self, frame: Any, numbers: list[Any], sides: list[Any], weight: Any) -> RankingProblem:
+        shape = tuple(len(side) for side in sides)
+        ones = np.ones(len(frame)) if weight is None else weight
+        met = sp.coo_array((ones, tuple(numbers)), shape=shape).tocsr()  # adds up what is there twice
+        met.sort_indices()
+        met.eliminate_zeros()
+        if met.nnz == 0:
+            raise ValueError("all weights are zero: there is nothing to fit")
+        self.seen_ = sp.csr_array((np.ones(met.nnz, np.uint8), met.indices, met.indptr), shape=shape)
+        contexts, items = (check_csr(X) for X in self.X_sides_)
+        on_items = np.isin(
+            self.encoder_.fields_,
+            [self.encoder_.field_names_.index(name) for name in fields_of(self.encoder_, set(sides[1].columns))],
+        )
+        weight = None if (met.data == met.data[0]).all() else (met.data / met.data.mean()).astype(items.dtype)
+        self.history_ = []
+        solver = make_solver(self.solver, RANKERS)
+        progress = Progress(type(self).__name__, {}, solver.max_iter, self.verbose)
+
+        def report(record: dict[str, Any]) -> bool:
+            self.history_.append(record)
+            progress.epoch(record)
+            stops = [bool(callback(self, record)) for callback in self.callbacks or ()]  # every one is called
+            return any(stops)
+
+        return RankingProblem(
+            contexts=contexts,
+            items=items,
+            spans=(spans_of(np.flatnonzero(~on_items)), spans_of(np.flatnonzero(on_items))),
+            context=np.repeat(np.arange(shape[0], dtype=np.int32), np.diff(met.indptr)),
+            item=met.indices.astype(np.int32),
+            weight=weight,
+            n_factors=self.n_factors,
+            l2_linear=self.l2_linear,
+            l2_factors=self.l2_factors,
+            init_std=self.init_std,
+            seed=self._seed(),
+            n_threads=self.n_threads,
+            report=report,
+        )
+
+    def _seed(self) -> int:
+        if isinstance(self.random_state, (int, np.integer)):
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _index(self, users: Any, items: Any) -> None:
+        """What answers by id are made of."""
+        self.user_ids_, self.item_ids_ = users, items
+        self._users, self._items = represent(self.params_, *self.X_sides_, n_threads=self.n_threads)
+
+    # ---- the way out ----
+
+    def recommend(
+        self,
+        contexts: Any,
+        candidates: Any = None,
+        *,
+        k: int = 10,
+        items: Any = None,
+        exclude_seen: bool = True,
+        exclude: Any = None,
+        user: str | None = None,
+        item: str | None = None,
+    ) -> pd.DataFrame:
+        """The k items with the highest score for each request, exactly and in bounded memory.
+
+        Parameters
+        ----------
+        contexts : sequence of user ids, or DataFrame
+            Ids of users, or with `candidates` one row a request: the user and context columns. A user that the fit did
+            not see, with no attribute that is known, gets the items in the order of their own scores.
+        candidates : DataFrame, optional
+            One row an item: the item columns, each id once.
+        k : int
+            Length of a list; it is shorter where fewer items are left.
+        items : sequence of item ids, optional
+            By user ids only: the items to choose from. None: all of the fit.
+        exclude_seen : bool
+            By user ids only: leaves out what the user met in the fit.
+        exclude : DataFrame, optional
+            With `candidates`: (user, item) pairs not to show.
+
+        Returns
+        -------
+        DataFrame
+            User, item, rank (from 1) and score, ids as they were given. The score leaves out the user's own part.
+        """
+        check_is_fitted(self)
+        user, item = user or self.user, item or self.item
+        if candidates is not None:
+            if items is not None:
+                raise ValueError("items= goes with user ids; with frames the candidates are the items to choose from")
+            return recommended(
+                self.params_, self.encoder_, contexts, candidates, user, item, k, exclude, n_threads=self.n_threads
+            )
+        if exclude is not None:
+            raise ValueError("exclude= goes with candidates=; by user ids exclude_seen= leaves out what was met")
+        users, places = self._of_users(contexts), self._of_items(items)
+        wanted = np.where(places >= 0)[0]
+        bias, vectors = self._items
+        seen = None
+        if exclude_seen:
+            known = np.append(np.arange(self.seen_.shape[0]), -1)[users]
+            met = sp.vstack([self.seen_, sp.csr_array((1, self.seen_.shape[1]), dtype=np.uint8)]).tocsr()
+            seen = met[known][:, places[wanted]]
+        ids, scores = top_k(self._side_of(users), (bias[places[wanted]], vectors[places[wanted]]), k, exclude=seen)
+        shown = pd.Series(self.item_ids_.take(places[wanted]))
+        return as_frame(ids, scores, pd.Series(contexts), shown, user, item)
+
+    def _of_users(self, ids: Any) -> NDArray[np.int64]:
+        """The context row of each id, −1 for one that the fit did not see."""
+        if self.user_ids_ is None:
+            raise ValueError(
+                "users have more than one context here, so that an id does not say which: give recommend a frame of "
+                "contexts and one of candidates"
+            )
+        if isinstance(ids, (str, bytes)) or np.ndim(ids) != 1:
+            raise TypeError(f"give a sequence of user ids, or two frames; got {type(ids).__name__}")
+        return np.asarray(_places(self.user_ids_, ids, self.user), np.int64)
+
+    def _of_items(self, ids: Any) -> NDArray[np.int64]:
+        if ids is None:
+            return np.arange(len(self.item_ids_))
+        if isinstance(ids, (str, bytes)) or np.ndim(ids) != 1:
+            raise TypeError(f"items must be a sequence of item ids, got {type(ids).__name__}")
+        if pd.Index(ids).has_duplicates:
+            raise ValueError(f"items names {pd.Index(ids)[pd.Index(ids).duplicated()][0]!r} more than once")
+        places = np.asarray(_places(self.item_ids_, ids, self.item), np.int64)
+        if (places < 0).any():
+            raise ValueError(
+                f"item {np.asarray(ids, object)[places < 0][0]!r} was not in the fit: give a frame of candidates with "
+                "what is known of it"
+            )
+        return places
+
+    def _side_of(self, places: NDArray[Any]) -> tuple[Any, Any]:
+        """Those of the fit's users, and nothing of others."""
+        bias, vectors = np.zeros(len(places), self._users[0].dtype), np.zeros((len(places), self.n_factors))
+        vectors = vectors.astype(self._users[1].dtype)
+        vectors[places >= 0] = self._users[1][places[places >= 0]]
+        return bias, vectors
+
+    def user_vectors(self) -> pd.DataFrame:
+        """(n_users, n_factors + 1) by id; inner products with `item_vectors` are the scores of lists."""
+        check_is_fitted(self)
+        self._of_users([])
+        vectors = np.column_stack([self._users[1], np.ones(len(self._users[1]), self._users[1].dtype)])
+        return pd.DataFrame(vectors, index=pd.Index(self.user_ids_, name=self.user))
+
+    def item_vectors(self) -> pd.DataFrame:
+        """(n_items, n_factors + 1) by id, the item's own score last: for any index of nearest inner products."""
+        check_is_fitted(self)
+        bias, vectors = self._items
+        return pd.DataFrame(np.column_stack([vectors, bias]), index=pd.Index(self.item_ids_, name=self.item))
+
+    def similar_items(self, items: Any, k: int = 10) -> pd.DataFrame:
+        """The k items whose factors point the same way: columns `item`, "similar", rank and score, the cosine."""
+        check_is_fitted(self)
+        return _similar(self._items[1], self._of_items(items), self.item_ids_, items, k, self.item)
+
+    def similar_users(self, users: Any, k: int = 10) -> pd.DataFrame:
+        """The k users whose factors point the same way; all of them must be users of the fit."""
+        check_is_fitted(self)
+        places = self._of_users(users)
+        if (places < 0).any():
+            raise ValueError(f"user {np.asarray(users, object)[places < 0][0]!r} was not in the fit")
+        return _similar(self._users[1], places, self.user_ids_, users, k, self.user)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the fitted model, its encoder included, to one file that `sparsefm.load` reads.
+
+        The file is complete or absent, also if the process dies. Callbacks are not kept, a random_state only if it is
+        an integer.
+        """
+        check_is_fitted(self)
+        persistence.write(path, *ranker_state(self))
+
+
+def _of_matrix(X: Any, users: Any, items: Any, user: str, item: str) -> tuple[pd.DataFrame, Any, Any]:
+    """A matrix as interactions, and all its rows and columns as users and items."""
+    rows = check_csr(X)
+    met = rows.matrix().tocoo()
+    frame = pd.DataFrame({user: met.coords[0], item: met.coords[1], "weight": met.data})
+    users = pd.DataFrame({user: np.arange(rows.n_rows)}) if users is None else users
+    items = pd.DataFrame({item: np.arange(rows.n_features)}) if items is None else items
+    return frame, users, items
+
+
+def _places(known: Any, ids: Any, column: str) -> NDArray[np.intp]:
+    """Where the ids are among those known, −1 where they are not."""
+    index, asked = pd.Index(known), pd.Index(ids)
+    if len(asked) and pd.api.types.is_numeric_dtype(index.dtype) != pd.api.types.is_numeric_dtype(asked.dtype):
+        raise ValueError(f"ids of {column} are {index.dtype} in the fit, {asked.dtype} here: no id would match")
+    found: NDArray[np.intp] = index.get_indexer(asked)
+    return found
+
+
+def _similar(vectors: Any, places: Any, ids: Any, asked: Any, k: int, column: str) -> pd.DataFrame:
+    check_positive(k, "k", integer=True)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = vectors / np.where(lengths > 0, lengths, 1)
+    none = np.zeros(len(unit), unit.dtype)
+    own = sp.csr_array((np.ones(len(places), np.uint8), places, np.arange(len(places) + 1)), (len(places), len(unit)))
+    found, scores = top_k((none[places], unit[places]), (none, unit), k, exclude=own)
+    return as_frame(found, scores, pd.Series(asked), pd.Series(ids), column, "similar")

@@ -1,0 +1,105 @@
+"""Requests and candidates in raw ids: the two sides of a recommendation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from ..encoders import FrameEncoder
+from ..model import FMParams, Posterior, represent
+from ..recommend import top_k
+
+__all__ = ["as_frame", "excluded", "fields_of", "recommended"]
+
+
+def recommended(
+    params: FMParams | Posterior,
+    encoder: Any,
+    contexts: Any,
+    candidates: Any,
+    user: str,
+    item: str,
+    k: int,
+    exclude: Any,
+    *,
+    n_threads: int | None,
+) -> pd.DataFrame:
+    """The k best of the candidates for each context, both frames."""
+    if not isinstance(encoder, FrameEncoder):
+        raise TypeError(f"recommending from frames needs a FrameEncoder, not a {type(encoder).__name__}")
+    X_users, X_items = _both_sides(encoder, contexts, candidates, user, item)
+    users, items = represent(params, X_users, X_items, n_threads=n_threads)
+    pairs = None if exclude is None else excluded(exclude, contexts, candidates, user, item)
+    ids, scores = top_k(users, items, k, w0=float(np.mean(params.w0)), exclude=pairs)
+    return as_frame(ids, scores, contexts[user], candidates[item], user, item)
+
+
+def as_frame(ids: NDArray[Any], scores: NDArray[Any], users: Any, items: Any, user: str, item: str) -> pd.DataFrame:
+    """Lists of positions, padded with −1, as one row a place in raw ids."""
+    request, place = np.nonzero(ids >= 0)
+    return pd.DataFrame(
+        {
+            user: users.array.take(request),
+            item: items.array.take(ids[request, place]),
+            "rank": place + 1,
+            "score": scores[request, place],
+        }
+    )
+
+
+def fields_of(encoder: FrameEncoder, columns: set[str]) -> list[str]:
+    """The fields whose sources are all among these input columns."""
+    return [name for name, column in encoder.columns_.items() if set(column.essential) <= columns]
+
+
+def _both_sides(encoder: FrameEncoder, contexts: Any, candidates: Any, user: str, item: str) -> tuple[Any, Any]:
+    for frame, name, column in ((contexts, "contexts", user), (candidates, "candidates", item)):
+        if not isinstance(frame, pd.DataFrame):
+            raise TypeError(f"{name} must be a DataFrame, got {type(frame).__name__}")
+        if column not in frame.columns:
+            raise ValueError(f"{name} has no column {column!r}, only {list(frame.columns)}")
+    read = {source for column in encoder.columns_.values() for source in column.sources}
+    both = sorted(read & set(contexts.columns) & set(candidates.columns))
+    if both:
+        raise ValueError(
+            f"columns {both} are in contexts and in candidates: drop each from the side it does not describe"
+        )
+    for name, field in encoder.columns_.items():
+        sources = set(field.essential)
+        if not sources.isdisjoint(contexts.columns) and not sources.isdisjoint(candidates.columns):
+            raise ValueError(
+                f"field {name!r} reads {sorted(sources)}, of contexts and of candidates together, so a score does "
+                "not split into their parts: predict such pairs row by row, or fit without this field"
+            )
+    if candidates[item].duplicated().any():
+        twice = candidates[item][candidates[item].duplicated()].iloc[0]
+        raise ValueError(f"candidates has {item} {twice!r} more than once: give one row an item")
+    return (
+        encoder.transform(contexts, columns=fields_of(encoder, set(contexts.columns))),
+        encoder.transform(candidates, columns=fields_of(encoder, set(candidates.columns))),
+    )
+
+
+def excluded(exclude: Any, contexts: pd.DataFrame, candidates: pd.DataFrame, user: str, item: str) -> Any:
+    """Sparse (n_contexts, n_candidates) with a one at each excluded pair."""
+    if not isinstance(exclude, pd.DataFrame) or not {user, item} <= set(exclude.columns):
+        raise ValueError(f"exclude must be a DataFrame with columns {user!r} and {item!r}")
+    if len(exclude) == 0:
+        return None
+    for frame, column in ((contexts, user), (candidates, item)):
+        ours, theirs = (pd.api.types.is_numeric_dtype(f[column]) for f in (frame, exclude))
+        if ours != theirs:
+            raise ValueError(
+                f"{column} is {frame[column].dtype} in the request but {exclude[column].dtype} in exclude: "
+                "no pair would match; give both the same type"
+            )
+    place = pd.Index(candidates[item]).get_indexer(exclude[item])
+    shown = pd.DataFrame({"user": exclude[user].array[place >= 0], "place": place[place >= 0]})
+    requests = pd.DataFrame({"user": contexts[user].array, "request": np.arange(len(contexts))})
+    found = requests.merge(shown, on="user").drop_duplicates()
+    ones = np.ones(len(found), dtype=np.int8)
+    return sp.coo_array((ones, (found["request"], found["place"])), shape=(len(contexts), len(candidates))).tocsr()

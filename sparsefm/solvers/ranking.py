@@ -1,0 +1,263 @@
+"""Solvers of rankings: by pairs of items (BPR, WARP), and by all pairs at once (ImplicitALS)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+
+from .._kernels import adaptive, dispatch, gibbs, ranking
+from ..model import FMParams, aligned_zeros, init
+from ..validation import Block, Relations, Rows, check_positive
+from .design import Design
+from .engine import Interrupted
+from .problem import DivergenceError
+from .sweep import Prior, Sweep
+from .table import Table
+
+__all__ = ["BPR", "WARP", "ImplicitALS", "RankingProblem"]
+
+Spans = tuple[tuple[int, int], ...]
+
+_EPSILON = 1.0  # that AdaGrad's sums of squares begin with
+
+
+@dataclass(frozen=True)
+class RankingProblem:
+    """Interactions of contexts (a user, with what is said of him and of the occasion) with items.
+
+    Both are rows of one machine with disjoint columns, so that the score of a pair is b_c + b_i + ⟨p_c, q_i⟩ with
+
+        p_c = Σ x_j v_j,    b_c = Σ w_j x_j + ½ (‖p_c‖² − Σ x_j² ‖v_j‖²)
+
+    over the row of the context, q_i and b_i alike, and a context's items are ordered by b_i + ⟨p_c, q_i⟩.
+    """
+
+    contexts: Rows  # (n_contexts, n_features)
+    items: Rows  # (n_items, n_features)
+    spans: tuple[Spans, Spans]  # columns of contexts, and of items: together all
+    context: NDArray[np.int32]  # (n_interactions,) ascending
+    item: NDArray[np.int32]  # (n_interactions,) ascending within a context, each once
+    weight: NDArray[Any] | None  # (n_interactions,) in the rows' type, with mean 1; None: all one
+    n_factors: int
+    l2_linear: float
+    l2_factors: float
+    init_std: float
+    seed: int
+    n_threads: int | None
+    report: Callable[[dict[str, Any]], bool]  # called with the record of each epoch; True stops
+    params: Callable[[Callable[[], FMParams]], None] = lambda get: None  # told how to get the parameters of the moment
+
+    @property
+    def n_features(self) -> int:
+        return self.items.n_features
+
+    def starts(self) -> NDArray[np.int64]:
+        """(n_contexts + 1,) where the interactions of each context begin."""
+        return np.searchsorted(self.context, np.arange(self.contexts.n_rows + 1))
+
+
+class _Pairwise(BaseEstimator):  # type: ignore[misc]
+    """Interactions one after another, each against an item that its context has not met."""
+
+    _warp = False
+    max_iter: int
+    learning_rate: float
+    negatives: str
+    max_trials: int = 1
+
+    def solve(self, problem: RankingProblem) -> FMParams:
+        """The parameters: a function of the problem and its seed, by one thread."""
+        name = type(self).__name__
+        check_positive(self.max_iter, f"{name}(max_iter)", integer=True)
+        check_positive(self.max_trials, f"{name}(max_trials)", integer=True)
+        check_positive(self.learning_rate, f"{name}(learning_rate)")
+        if self.negatives not in ("uniform", "popular"):
+            raise ValueError(f"{name}(negatives) must be 'uniform' or 'popular', got {self.negatives!r}")
+        dtype, sides = problem.items.dtype, (problem.contexts, problem.items)
+        table = Table("adagrad", problem.n_features, problem.n_factors, dtype, _EPSILON)
+        occurs = np.unique(np.concatenate([rows.indices for rows in sides]))
+        table.admit(occurs, problem.init_std, problem.seed)
+        table.strengthen(occurs, problem.l2_linear, problem.l2_factors)
+        problem.params(table.copy)
+        contexts, items = (_narrow(rows) for rows in sides)
+        order, starts = np.empty(len(problem.item), np.int32), problem.starts()
+        sums = aligned_zeros((3, table.kp), dtype)
+        began = perf_counter()
+        for epoch in range(1, self.max_iter + 1):
+            key = int(gibbs.mixed(problem.seed, epoch))
+            adaptive.shuffle(order, key)
+            try:
+                total, bad = ranking.epoch(
+                    table.array,
+                    sums,
+                    *contexts,
+                    *items,
+                    starts,
+                    problem.context,
+                    problem.item,
+                    problem.weight,
+                    order,
+                    self._warp,
+                    self.negatives == "popular",
+                    self.max_trials,
+                    self.learning_rate,
+                    _EPSILON,
+                    key,
+                    dispatch.ISA,
+                )
+                if bad >= 0:
+                    raise DivergenceError(
+                        f"training left the finite numbers in epoch {epoch}: scale numeric columns or lower "
+                        f"learning_rate={self.learning_rate:g}"
+                    )
+                record = {"epoch": epoch, "loss": total / len(order), "seconds": perf_counter() - began}
+                began = perf_counter()
+                if problem.report(record):
+                    break
+            except KeyboardInterrupt as interruption:
+                if epoch == 1:
+                    raise
+                raise Interrupted(table.copy()) from interruption
+        return table.unpack()
+
+
+def _narrow(rows: Rows) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[Any] | None]:
+    return rows.indptr.astype(np.int32), rows.indices.astype(np.int32), rows.data
+
+
+class BPR(_Pairwise):
+    """Bayesian personalised ranking (Rendle et al. 2009): each interaction against one item drawn, by AdaGrad.
+
+    Parameters
+    ----------
+    max_iter : int
+        Passes over the interactions.
+    learning_rate : float
+        Of AdaGrad.
+    negatives : "uniform" or "popular"
+        Items are drawn each as often as any other, or as often as they occur: then popularity is no merit.
+
+    Uses one thread, and gives the same bits at any n_threads.
+    """
+
+    def __init__(self, *, max_iter: int = 30, learning_rate: float = 0.1, negatives: str = "uniform") -> None:
+        self.max_iter = max_iter
+        self.learning_rate = learning_rate
+        self.negatives = negatives
+
+
+class WARP(_Pairwise):
+    """Weighted approximate-rank pairwise loss (Weston, Bengio & Usunier 2011): items are drawn until one stands too
+    near, and the sooner that is, the longer is the step.
+
+    Parameters
+    ----------
+    max_iter : int
+        Passes over the interactions.
+    learning_rate : float
+        Of AdaGrad.
+    negatives : "uniform" or "popular"
+        As for BPR.
+    max_trials : int
+        Draws at most; an interaction that holds against all of them takes no step.
+
+    Uses one thread, and gives the same bits at any n_threads.
+    """
+
+    _warp = True
+
+    def __init__(
+        self, *, max_iter: int = 30, learning_rate: float = 0.05, negatives: str = "uniform", max_trials: int = 30
+    ) -> None:
+        self.max_iter = max_iter
+        self.learning_rate = learning_rate
+        self.negatives = negatives
+        self.max_trials = max_trials
+
+
+class ImplicitALS(BaseEstimator):  # type: ignore[misc]
+    """Least squares on all pairs, met or not (Hu, Koren & Volinsky 2008; with side features Bayer et al. 2017).
+
+    Minimises, over interactions of weight s and over all pairs of a context and an item,
+
+        ½ Σ_met s (1 − score)² + ½ α Σ_all score² + penalties
+
+    a pair's score being b_c + b_i + ⟨p_c, q_i⟩ of its row. What all unmet pairs say of a context is one matrix, Σ over
+    all items of (q_i, 1)(q_i, 1)ᵀ, so that a pass costs what the interactions do; columns, of ids as of side features,
+    move to their minimum given all others, factors and weight together. Penalties grow with how often a feature is met,
+    as (its interactions + α · the pairs it is in)^exponent (Rendle et al. 2021).
+
+    Parameters
+    ----------
+    max_iter : int
+        Passes over all columns.
+    unobserved : float
+        α.
+    exponent : float
+        1: penalties by frequency, 0: the same for all.
+
+    The same bits at any n_threads.
+    """
+
+    def __init__(self, *, max_iter: int = 15, unobserved: float = 0.1, exponent: float = 1.0) -> None:
+        self.max_iter = max_iter
+        self.unobserved = unobserved
+        self.exponent = exponent
+
+    def solve(self, problem: RankingProblem) -> FMParams:
+        """The parameters; n_threads only changes how fast they come."""
+        check_positive(self.max_iter, "ImplicitALS(max_iter)", integer=True)
+        check_positive(self.unobserved, "ImplicitALS(unobserved)")
+        check_positive(self.exponent, "ImplicitALS(exponent)", zero=True)
+        dtype, n = problem.items.dtype, len(problem.item)
+        sides = (problem.contexts, problem.items)
+        nothing = Rows(np.zeros(n + 1, np.int32), np.empty(0, np.int32), None, problem.n_features, 0, dtype)
+        blocks = tuple(
+            Block(index, rows, spans)
+            for index, rows, spans in zip((problem.context, problem.item), sides, problem.spans, strict=True)
+        )
+        design = Design.of(Relations(nothing, blocks), problem.n_factors)
+        met = np.ones(n, dtype) if problem.weight is None else problem.weight
+        sweep = Sweep(
+            design,
+            problem.n_factors,
+            np.ones(n, dtype),
+            None if problem.weight is None else met[design.order],
+            problem.n_threads,
+            unobserved=self.unobserved,
+        )
+        start = init(problem.n_features, problem.n_factors, init_std=problem.init_std, seed=problem.seed, dtype=dtype)
+        times = np.zeros(problem.n_features)
+        for block, other in zip(blocks, sides[::-1], strict=True):
+            each = np.bincount(block.index, weights=met, minlength=block.rows.n_rows) + self.unobserved * other.n_rows
+            entries = np.repeat(each, np.diff(block.rows.indptr))
+            times += np.bincount(block.rows.indices, weights=entries, minlength=problem.n_features)
+        start.V[times == 0] = 0
+        sweep.start(start)
+        problem.params(sweep.params)
+        k = problem.n_factors
+        precision = np.full((1, k + 1), problem.l2_factors)
+        precision[:, k] = problem.l2_linear
+        precision = np.maximum(precision, np.finfo(np.float64).tiny ** 0.25)
+        strength = np.where(times > 0, times**self.exponent, 0.0)
+        prior = Prior(np.zeros((1, k + 1)), precision, np.zeros(problem.n_features, np.int32), strength)
+        began = perf_counter()
+        for epoch in range(1, self.max_iter + 1):
+            try:
+                left = sweep.run(prior, 1.0, None)
+                assert left is not None
+                record = {"epoch": epoch, "loss": left[1] / 2 / n, "seconds": perf_counter() - began}
+                began = perf_counter()
+                if problem.report(record):
+                    break
+            except KeyboardInterrupt as interruption:
+                if epoch == 1:
+                    raise
+                raise Interrupted(sweep.params()) from interruption
+        return sweep.params()
