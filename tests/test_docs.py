@@ -43,6 +43,11 @@ def test_the_python_blocks_of_the_training_page_run(tmp_path, monkeypatch):
 
 
 @no_checkout
+def test_the_python_blocks_of_the_ranking_page_run():
+    run_blocks(ROOT / "docs" / "ranking.md")
+
+
+@no_checkout
 def test_the_python_blocks_of_the_encoder_page_run_and_learn(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run_blocks(ENCODERS)
