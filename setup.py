@@ -55,7 +55,7 @@ setup(
             extension(f"_kernels.{name}", HEADERS)
             for name in ("isa", "csr", "fm", "dense", "adaptive", "minibatch", "rowsteps", "gibbs")
         ),
-        extension("_kernels.ranking", [*HEADERS, "sparsefm/_kernels/ranking.h"]),
+        *(extension(f"_kernels.{name}", [*HEADERS, f"sparsefm/_kernels/{name}.h"]) for name in ("ranking", "topk")),
         extension("datasets._text", ["sparsefm/datasets/_text.h"]),
     ],
 )

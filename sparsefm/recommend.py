@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._kernels import dispatch, topk
 from .validation import check_csr, check_positive
 
 __all__ = ["top_k"]
 
-_BLOCK = 1 << 22  # scores held at once
+_BLOCK = 1 << 20  # scores held at once
 
 
 def top_k(
@@ -21,11 +22,12 @@ def top_k(
     *,
     w0: float = 0.0,
     exclude: Any = None,
+    n_threads: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """The k items with the highest score w0 + b_u + b_i + ⟨p_u, q_i⟩ for each user.
 
-    Exact: every pair is scored, in blocks of about four million scores (16 MB in float32); beyond them memory grows
-    with the output alone. The winners, and all that come within rounding of them, are scored once more in float64, so
+    Exact: every pair is scored, in blocks of about a million scores (4 MB in float32); beyond them memory grows with
+    the output alone. The winners, and all that come within rounding of them, are scored once more in float64, so
     that a list depends on nothing but its user and the items; equal scores rank by position, lower first.
 
     Parameters
@@ -35,6 +37,8 @@ def top_k(
         Length of the lists.
     exclude : scipy sparse (n_users, n_items), optional
         Pairs not to show: the stored non-zeros.
+    n_threads : int, optional
+        That choose the best; None: every core. Products are numpy's, which has threads of its own.
 
     Returns
     -------
@@ -56,28 +60,32 @@ def top_k(
     ids = np.full((n_users, k), -1, dtype=np.int64)
     top = np.full((n_users, k), -np.inf)
     n_shown = min(k, n_items)
-    if n_shown == 0:
+    if n_shown == 0 or n_users == 0:
         return ids, top
-    step = max(1, _BLOCK // n_items)
+    step = min(n_users, max(1, _BLOCK // n_items))
     # a bound on the rounding of a product of d terms: d · eps · ‖p‖ · ‖q‖
-    rounding = 2 * (user_vectors.shape[1] + 2) * np.finfo(item_vectors.dtype).eps
-    longest, highest = np.linalg.norm(item_vectors, axis=1).max(), np.abs(item_bias).max()
+    dtype = np.result_type(user_vectors, item_vectors, item_bias)
+    user_vectors, item_vectors = (np.ascontiguousarray(side, dtype) for side in (user_vectors, item_vectors))
+    bias = np.ascontiguousarray(item_bias, dtype)
+    rounding = 2 * (user_vectors.shape[1] + 2) * np.finfo(dtype).eps
+    longest, highest = np.linalg.norm(item_vectors, axis=1).max(), np.abs(bias).max()
+    slack = rounding * (np.linalg.norm(user_vectors, axis=1).astype(np.float64) * longest + highest)
+    held = np.empty((step, n_items), dtype)
+    starts = left_out = None
+    if exclude is not None:
+        starts, left_out = seen.indptr.astype(np.int64), seen.indices.astype(np.int32)
     for start in range(0, n_users, step):
-        block = slice(start, min(start + step, n_users))
-        scores = user_vectors[block] @ item_vectors.T
-        scores += item_bias  # a user's bias and w0 do not change the order of the items
-        if exclude is not None:
-            bounds = seen.indptr[start : block.stop + 1]
-            request = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-            scores[request, seen.indices[bounds[0] : bounds[-1]]] = -np.inf
-        cut = np.partition(scores, n_items - n_shown, axis=1)[:, n_items - n_shown]
-        for row, (each, least) in enumerate(zip(scores, cut, strict=True), start):
-            vector = user_vectors[row].astype(np.float64)
-            near = least - rounding * (np.linalg.norm(vector) * longest + highest)
-            best = np.flatnonzero((each >= near) & (each > -np.inf))
-            vectors = item_vectors[best].astype(np.float64)
-            exact = np.einsum("id,d->i", vectors, vector) + item_bias[best]
-            order = np.lexsort((best, -exact))[:n_shown]
-            ids[row, : len(order)] = best[order]
-            top[row, : len(order)] = exact[order] + float(user_bias[row]) + w0
+        stop = min(start + step, n_users)
+        block, scores = slice(start, stop), held[: stop - start]
+        np.matmul(user_vectors[block], item_vectors.T, out=scores)
+
+        def select(begin: int, end: int, block: slice = block, scores: Any = scores) -> None:
+            topk.top(
+                scores, user_vectors[block], item_vectors, bias, slack[block],
+                None if starts is None else starts[block.start : block.stop + 1], left_out, ids[block], top[block],
+                np.empty(k, dtype), np.empty(n_items, np.int32), begin, end, dispatch.ISA,
+            )  # fmt: skip
+
+        dispatch.run_pieces(select, stop - start, scores.size, n_threads)
+    top += (user_bias.astype(np.float64) + w0)[:, None]
     return ids, top

@@ -14,8 +14,9 @@
  *     context   g(v_f) = −d x_f (q_i − q_j)
  *     item i    g(w_f) = −d x_f,  g(v_f) = −d x_f (p + q_i − x_f v_f)        item j the same with +d
  *
- * all from the state before the interaction. A draw is a function of the key, the interaction and the number of the draw,
- * so that the pass is one of the data and the key alone.
+ * all from the state before the interaction; a column that both items have takes one step by the sum of the two. A draw
+ * is a function of the key, the interaction and the number of the draw, so that the pass is one of the data and the key
+ * alone.
  */
 #ifndef SPARSEFM_RANKING
 #define SPARSEFM_RANKING
@@ -83,23 +84,46 @@ INLINE REAL FN(dot)(const int nvec, const REAL *a, const REAL *b) {
     return FN(sum)(sum);
 }
 
-/* One step on the rows of one side. The gradient of a vector is d x (toward + also − x v), where `also` is NULL for a
- * context, which has no part in its own score that an item would change. */
-INLINE void FN(step_side)(const int nvec, const ranking_args *a, const side_rows *side, int32_t row, REAL d, REAL s,
-                          const REAL *toward, const REAL *also, const step_t *c) {
+/* One step on the columns of the context along q_i − q_j. The items' order does not depend on its weights. */
+INLINE void FN(step_context)(const int nvec, const ranking_args *a, int32_t row, REAL d, REAL s, const REAL *along,
+                             const step_t *c) {
+    const side_rows *side = &a->contexts;
     const REAL *data = (const REAL *)side->data;
+    const visit_t visit = {c->rate, 0};
     for (ptrdiff_t p = side->indptr[row]; p < side->indptr[row + 1]; p++) {
-        REAL *at = (REAL *)a->table + (ptrdiff_t)side->indices[p] * a->stride, *tail = at + 2 * a->kp;
-        const REAL x = data ? data[p] : (REAL)1, dx = d * x, l2 = s * tail[L2_V_AT];
-        const visit_t visit = {c->rate, 0};
+        REAL *at = (REAL *)a->table + (ptrdiff_t)side->indices[p] * a->stride;
+        const REAL dx = data ? d * data[p] : d, l2 = s * at[2 * a->kp + L2_V_AT];
         for (int f = 0; f < nvec; f++) {
-            const vec v = FN(load)(at + f * W);
-            vec along = FN(load)(toward + f * W);
-            if (also) along += FN(load)(also + f * W) - v * x;
-            const vec g = along * dx + v * l2;
+            const vec v = FN(load)(at + f * W), g = v * l2 - FN(load)(along + f * W) * dx;
             FN(step_tile)(1, ADAGRAD, at, f, a->kp, &v, &g, &visit, c);
         }
-        if (also) FN(step_linear)(ADAGRAD, tail, dx + s * tail[L2_W_AT] * tail[W_AT], &visit, c);
+    }
+}
+
+/* One step on the columns of both items, whose rows ascend. */
+INLINE void FN(step_items)(const int nvec, const ranking_args *a, int32_t i, int32_t j, REAL d, REAL s, const REAL *p,
+                           const REAL *q_i, const REAL *q_j, const step_t *c) {
+    const side_rows *side = &a->items;
+    const REAL *data = (const REAL *)side->data;
+    ptrdiff_t m = side->indptr[i], n = side->indptr[j];
+    const ptrdiff_t end_m = side->indptr[i + 1], end_n = side->indptr[j + 1];
+    const visit_t visit = {c->rate, 0};
+    while (m < end_m || n < end_n) {
+        const int of_i = n == end_n || (m < end_m && side->indices[m] <= side->indices[n]);
+        const int of_j = m == end_m || (n < end_n && side->indices[n] <= side->indices[m]);
+        REAL *at = (REAL *)a->table + (ptrdiff_t)side->indices[of_i ? m : n] * a->stride, *tail = at + 2 * a->kp;
+        const REAL x_i = !of_i ? (REAL)0 : data ? data[m] : (REAL)1, x_j = !of_j ? (REAL)0 : data ? data[n] : (REAL)1;
+        const REAL l2 = s * tail[L2_V_AT];
+        for (int f = 0; f < nvec; f++) {
+            const vec v = FN(load)(at + f * W), own = FN(load)(p + f * W);
+            vec g = v * l2;
+            if (of_i) g -= (own + FN(load)(q_i + f * W) - v * x_i) * (d * x_i);
+            if (of_j) g += (own + FN(load)(q_j + f * W) - v * x_j) * (d * x_j);
+            FN(step_tile)(1, ADAGRAD, at, f, a->kp, &v, &g, &visit, c);
+        }
+        FN(step_linear)(ADAGRAD, tail, d * (x_j - x_i) + s * tail[L2_W_AT] * tail[W_AT], &visit, c);
+        m += of_i;
+        n += of_j;
     }
 }
 
@@ -157,10 +181,9 @@ INLINE void FN(ranking_rows)(const int nvec, const int known, const int loss, ra
             }
         }
         if (d == 0) continue; /* no item stands too near, or there is none left to draw */
-        FN(step_side)(nvec, a, &a->items, i, -d, s, p, q_i, &c);
-        FN(step_side)(nvec, a, &a->items, j, d, s, p, q_j, &c);
+        FN(step_items)(nvec, a, i, j, d, s, p, q_i, q_j, &c);
         for (int f = 0; f < nvec; f++) FN(store)(q_i + f * W, FN(load)(q_i + f * W) - FN(load)(q_j + f * W));
-        FN(step_side)(nvec, a, &a->contexts, context, -d, s, q_i, NULL, &c);
+        FN(step_context)(nvec, a, context, d, s, q_i, &c);
     }
 }
 

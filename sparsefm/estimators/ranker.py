@@ -23,7 +23,7 @@ from ..model import FMParams, represent
 from ..recommend import top_k
 from ..solvers import RANKERS, Interrupted, RankingProblem, make_solver
 from ..validation import check_csr, check_positive, check_weights
-from .base import all_or_nothing
+from .base import _is_true, all_or_nothing
 from .files import ranker_state
 from .rows import spans_of
 from .sides import as_frame, fields_of, recommended
@@ -149,7 +149,7 @@ class FMRanker(BaseEstimator):  # type: ignore[misc]
         weight = check_weights(sample_weight, len(X))
         frame = self._joined(X, users, items)
         self.encoder_ = self._encoder(frame, users, items).fit(frame)
-        weight = self._times_weight(frame, weight)
+        weight = self._times_weight(X, weight)
         rows, columns = self._sides(frame, users, items)
         problem = self._problem(frame, rows, columns, weight)
         interrupted: Interrupted | None = None
@@ -176,7 +176,11 @@ class FMRanker(BaseEstimator):  # type: ignore[misc]
             raise TypeError(f"encoder must be a FrameEncoder, got {type(self.encoder).__name__}")
         if isinstance(self.item_columns, str):
             raise TypeError(f"item_columns must be a collection of column names, got the text {self.item_columns!r}")
-        if self.callbacks is not None and not all(map(callable, self.callbacks)):
+        if not (isinstance(self.user, str) and isinstance(self.item, str)) or self.user == self.item:
+            raise ValueError(f"user and item must be the names of two columns, got {self.user!r} and {self.item!r}")
+        if self.callbacks is not None and not (
+            isinstance(self.callbacks, (list, tuple)) and all(map(callable, self.callbacks))
+        ):
             raise TypeError(f"callbacks must be a list of functions, got {self.callbacks!r}")
 
     def _joined(self, X: pd.DataFrame, users: Any, items: Any) -> pd.DataFrame:
@@ -190,7 +194,9 @@ class FMRanker(BaseEstimator):  # type: ignore[misc]
             if side is None:
                 continue
             if not isinstance(side, pd.DataFrame) or column not in side.columns:
-                raise ValueError(f"{name} must be a DataFrame with a column {column!r}")
+                raise ValueError(f"{name} must be a pandas DataFrame with a column {column!r}")
+            if side[column].isna().any():
+                raise ValueError(f"{name} has {int(side[column].isna().sum())} rows without a {column}; drop them")
             if side[column].duplicated().any():
                 raise ValueError(f"{name} has {column} {side[column][side[column].duplicated()].iloc[0]!r} twice")
             both = sorted(set(side.columns) & set(X.columns) - {column})
@@ -209,18 +215,22 @@ class FMRanker(BaseEstimator):  # type: ignore[misc]
                 columns |= choose({name: frame[name] for name in side.columns if name not in columns})
         return FrameEncoder(columns)
 
-    def _times_weight(self, frame: pd.DataFrame, weight: Any) -> Any:
+    def _times_weight(self, X: pd.DataFrame, weight: Any) -> Any:
         read = {source for column in self.encoder_.columns_.values() for source in column.sources}
-        if "weight" not in frame.columns or "weight" in read:
+        if "weight" not in X.columns or "weight" in read:
             return weight
-        own = check_weights(frame["weight"].to_numpy(), len(frame))
-        return own if weight is None else own * weight
+        own = check_weights(X["weight"].to_numpy(), len(X))
+        assert own is not None
+        return own if weight is None else own / own.max() * weight  # a product of large ones would overflow
 
     def _sides(self, frame: pd.DataFrame, users: Any, items: Any) -> tuple[list[Any], list[Any]]:
         """Of contexts and items the number of each interaction's, and their rows."""
         given = self.item_columns
         if given is None:
             given = [self.item] if items is None else list(items.columns)
+        absent = [name for name in given if name not in frame.columns]
+        if absent:
+            raise ValueError(f"item_columns names {absent}, which are not among the columns {list(frame.columns)}")
         of_item = set(given) | {self.item}
         for name, column in self.encoder_.columns_.items():
             if isinstance(column.encoder, (TargetStats, Counts)):
@@ -235,8 +245,9 @@ class FMRanker(BaseEstimator):  # type: ignore[misc]
         numbers, sides = [], []
         for own, id_column, side in ((False, self.user, users), (True, self.item, items)):
             names = [name for name in dict.fromkeys([id_column, *read]) if (name in of_item) == own]
-            whole = frame[names] if side is None else pd.concat([frame[names], side[names]], ignore_index=True)
-            key = [id_column] if own or side is not None else names
+            said = side is not None and set(names) <= set(side.columns)  # all there is to say
+            whole = pd.concat([frame[names], side[names]], ignore_index=True) if said else frame[names]
+            key = [id_column] if own or said else names
             number = whole.groupby(key, sort=False, dropna=False).ngroup().to_numpy()
             _, example = np.unique(number, return_index=True)
             numbers.append(number[: len(frame)].astype(np.int32))
@@ -268,7 +279,7 @@ class FMRanker(BaseEstimator):  # type: ignore[misc]
         def report(record: dict[str, Any]) -> bool:
             self.history_.append(record)
             progress.epoch(record)
-            stops = [bool(callback(self, record)) for callback in self.callbacks or ()]  # every one is called
+            stops = [_is_true(callback(self, record)) for callback in self.callbacks or ()]  # every one is called
             return any(stops)
 
         return RankingProblem(

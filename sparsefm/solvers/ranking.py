@@ -111,11 +111,8 @@ class _Pairwise(BaseEstimator):  # type: ignore[misc]
                     key,
                     dispatch.ISA,
                 )
-                if bad >= 0:
-                    raise DivergenceError(
-                        f"training left the finite numbers in epoch {epoch}: scale numeric columns or lower "
-                        f"learning_rate={self.learning_rate:g}"
-                    )
+                if bad >= 0 or not np.isfinite(total):
+                    raise self._diverged()
                 record = {"epoch": epoch, "loss": total / len(order), "seconds": perf_counter() - began}
                 began = perf_counter()
                 if problem.report(record):
@@ -124,7 +121,18 @@ class _Pairwise(BaseEstimator):  # type: ignore[misc]
                 if epoch == 1:
                     raise
                 raise Interrupted(table.copy()) from interruption
-        return table.unpack()
+        params = table.unpack()
+        with np.errstate(over="ignore"):  # a sum of squares is finite only if every parameter is
+            finite = np.isfinite(np.vdot(params.w, params.w) + np.vdot(params.V, params.V))
+        if not finite:
+            raise self._diverged()
+        return params
+
+    def _diverged(self) -> DivergenceError:
+        return DivergenceError(
+            "training left the finite numbers: scale numeric columns or lower "
+            f"{type(self).__name__}(learning_rate={self.learning_rate:g})"
+        )
 
 
 def _narrow(rows: Rows) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[Any] | None]:

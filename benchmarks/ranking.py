@@ -1,0 +1,208 @@
+"""Rankings from interactions: quality and seconds an epoch beside LightFM and implicit, on MovieLens-100K.
+
+    python benchmarks/ranking.py PATH                # quality, by time and leave-last-out; equal grids for all systems
+    python benchmarks/ranking.py PATH --epochs       # seconds an epoch, or a sweep, interleaved
+
+One interpreter must have all packages; the lines of those that are missing are left out. What is measured, and how to
+read it: benchmarks/README.md.
+"""
+
+import argparse
+import itertools
+import os
+import time
+from importlib.util import find_spec
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from sparsefm import FMRanker, FrameEncoder, MultiHot, OneHot, splits
+from sparsefm.datasets import load_movielens
+from sparsefm.solvers import BPR, WARP, ImplicitALS
+
+RANK = 32
+EPOCHS = (10, 20, 40)
+
+
+class Data:
+    """Positives of a training and a test part as matrices of all users and items."""
+
+    def __init__(self, ml, train, test):
+        self.users, self.items = np.sort(ml.users["user_id"]), np.sort(ml.items["item_id"])
+        self.frame, self.test_frame, self.ml = train, test, ml
+        self.train, self.test = self.matrix(train), self.matrix(test)
+
+    def matrix(self, frame):
+        at = np.searchsorted(self.users, frame["user_id"]), np.searchsorted(self.items, frame["item_id"])
+        shape = len(self.users), len(self.items)
+        return sp.csr_matrix((np.ones(len(frame), np.float32), at), shape=shape)
+
+    def quality(self, scores):
+        """(precision@10, recall@20, NDCG@10) over users with training and test items, training items not shown."""
+        users = np.flatnonzero((np.diff(self.train.indptr) > 0) & (np.diff(self.test.indptr) > 0))
+        scores = np.array(scores[users], np.float64)
+        scores[self.train[users].toarray() > 0] = -np.inf
+        relevant = self.test[users].toarray() > 0
+        top = np.argsort(-scores, axis=1, kind="stable")[:, :20]
+        hit, n = np.take_along_axis(relevant, top, axis=1), relevant.sum(axis=1)
+        discount = 1 / np.log2(np.arange(2, 12))
+        ideal = np.array([discount[: min(10, each)].sum() for each in n])
+        gain = (hit[:, :10] * discount).sum(axis=1) / ideal
+        return hit[:, :10].mean(), (hit.sum(axis=1) / n).mean(), gain.mean()
+
+
+# ---- each takes data and settings, returns scores (n_users, n_items) and seconds an epoch
+
+
+def popularity(data):
+    return np.broadcast_to(np.asarray(data.train.sum(axis=0)), data.train.shape), np.nan
+
+
+def ours(solver, sides=False):
+    def fit(data, epochs, l2, **options):
+        encoder = None
+        items = pd.DataFrame({"item_id": data.items})
+        users = pd.DataFrame({"user_id": data.users})
+        if sides:
+            items = data.ml.items[["item_id", "genres", "year"]]
+            users = data.ml.users[["user_id", "age", "gender", "occupation"]].assign(age=lambda u: u["age"] // 10)
+            one_hot = ("user_id", "age", "gender", "occupation", "item_id", "year")
+            encoder = FrameEncoder({name: OneHot() for name in one_hot} | {"genres": MultiHot("|")})
+        model = FMRanker(
+            RANK,
+            solver=solver(max_iter=epochs, **options),
+            l2_linear=l2,
+            l2_factors=l2,
+            encoder=encoder,
+            n_threads=data.threads,
+            random_state=0,
+        )
+        model.fit(data.frame[["user_id", "item_id"]], users=users, items=items)
+        p, q = model.user_vectors().loc[data.users], model.item_vectors().loc[data.items]
+        return p.to_numpy() @ q.to_numpy().T, np.median([record["seconds"] for record in model.history_])
+
+    return fit
+
+
+def lightfm(loss):
+    def fit(data, epochs, l2, learning_rate):
+        from lightfm import LightFM
+
+        model = LightFM(RANK, loss=loss, learning_rate=learning_rate, item_alpha=l2, user_alpha=l2, random_state=0)
+        seconds = []
+        for _ in range(epochs):
+            start = time.perf_counter()
+            model.fit_partial(data.train.tocoo(), epochs=1, num_threads=data.threads)
+            seconds.append(time.perf_counter() - start)
+        scores = model.user_embeddings @ model.item_embeddings.T + model.item_biases
+        return scores, np.median(seconds)
+
+    return fit
+
+
+def implicit(name):
+    def fit(data, epochs, l2, **options):
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"
+        from implicit.als import AlternatingLeastSquares
+        from implicit.bpr import BayesianPersonalizedRanking
+
+        kind = AlternatingLeastSquares if name == "als" else BayesianPersonalizedRanking
+        model = kind(
+            factors=RANK, regularization=l2, iterations=epochs, num_threads=data.threads, random_state=0, **options
+        )
+        start = time.perf_counter()
+        model.fit(data.train, show_progress=False)
+        seconds = (time.perf_counter() - start) / epochs
+        return np.asarray(model.user_factors) @ np.asarray(model.item_factors).T, seconds
+
+    return fit
+
+
+def grid(**values):
+    return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
+
+
+PAIRWISE = {"epochs": EPOCHS, "learning_rate": (0.02, 0.05, 0.1)}
+SYSTEMS = {
+    "popularity": (popularity, [{}]),
+    "sparsefm WARP": (ours(WARP), grid(**PAIRWISE, l2=(0.01, 0.03, 0.1))),
+    "sparsefm BPR": (ours(BPR), grid(**PAIRWISE, l2=(0.01, 0.03, 0.1))),
+    "sparsefm ImplicitALS": (
+        ours(ImplicitALS),
+        grid(epochs=(10, 20, 40), unobserved=(0.05, 0.2, 0.8), l2=(0.01, 0.03, 0.1)),
+    ),
+    "sparsefm WARP + side": (ours(WARP, sides=True), grid(**PAIRWISE, l2=(0.01, 0.03, 0.1))),
+    "sparsefm BPR + side": (ours(BPR, sides=True), grid(**PAIRWISE, l2=(0.01, 0.03, 0.1))),
+    "sparsefm ImplicitALS + side": (
+        ours(ImplicitALS, sides=True),
+        grid(epochs=(10, 20, 40), unobserved=(0.05, 0.2, 0.8), l2=(0.01, 0.03, 0.1)),
+    ),
+    "lightfm WARP": (lightfm("warp"), grid(**PAIRWISE, l2=(0.0, 1e-5, 1e-4))),
+    "lightfm BPR": (lightfm("bpr"), grid(**PAIRWISE, l2=(0.0, 1e-5, 1e-4))),
+    "implicit ALS": (implicit("als"), grid(epochs=(10, 20, 40), alpha=(1.0, 5.0, 20.0), l2=(0.1, 1.0, 10.0))),
+    "implicit BPR": (
+        implicit("bpr"),
+        grid(epochs=(50, 100, 200), learning_rate=(0.01, 0.03, 0.1), l2=(0.001, 0.01, 0.1)),
+    ),
+}
+
+
+def parts(ml):
+    """Positives split globally by time, and each user's last one out."""
+    liked = ml.ratings[ml.ratings["rating"] >= 4]
+    yield "by time, the last fifth", splits.by_time, {"test_size": 0.2}, liked
+    yield "leave last out", splits.leave_last_out, {}, liked
+
+
+def quality(ml, systems):
+    for name, split, options, liked in parts(ml):
+        train, test = split(liked, **options)
+        inner, held_out = split(train, **options)
+        print(f"\n{name}: {len(train)} positives to train on, {len(test)} to find\n")
+        print("| system | precision@10 | recall@20 | NDCG@10 | settings |\n|---|--:|--:|--:|---|")
+        for system in systems:
+            fit, points = SYSTEMS[system]
+            if find_spec(system.split()[0]) is None and system != "popularity":
+                continue
+            chosen, best = points[0], -1.0
+            for point in points if len(points) > 1 else []:
+                data = Data(ml, inner, held_out)
+                data.threads = 1
+                scores, _ = fit(data, **point)
+                if data.quality(scores)[2] > best:
+                    chosen, best = point, data.quality(scores)[2]
+            data = Data(ml, train, test)
+            data.threads = 1
+            found = data.quality(fit(data, **chosen)[0])
+            cells = [system, *(f"{value:.4f}" for value in found), ", ".join(f"{k} {v:g}" for k, v in chosen.items())]
+            print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def epochs(ml, systems, rounds=5):
+    data = Data(ml, ml.ratings, ml.ratings)
+    print(f"\nSeconds an epoch, {len(ml.ratings)} interactions, k = {RANK}\n")
+    print("| system | 1 thread | 2 threads |\n|---|--:|--:|")
+    found = {}
+    for _ in range(rounds):
+        for system, threads in itertools.product(systems, (1, 2)):
+            if system == "popularity" or "side" in system or find_spec(system.split()[0]) is None:
+                continue
+            fit, points = SYSTEMS[system]
+            data.threads = threads
+            found.setdefault((system, threads), []).append(fit(data, **{**points[len(points) // 2], "epochs": 10})[1])
+    for system in dict.fromkeys(system for system, _ in found):
+        print(f"| {system} | {np.median(found[system, 1]):.4f} | {np.median(found[system, 2]):.4f} |")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("path")
+    parser.add_argument("--epochs", action="store_true")
+    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS))
+    args = parser.parse_args()
+    (epochs if args.epochs else quality)(load_movielens(args.path), args.systems)
+
+
+if __name__ == "__main__":
+    main()

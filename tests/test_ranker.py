@@ -1,0 +1,368 @@
+"""Rankings: the solvers against their definition, and FMRanker from ids to ids."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from sparsefm import Cross, FMRanker, FMRegressor, FrameEncoder, OneHot, load
+from sparsefm._kernels import adaptive, dispatch, gibbs
+from sparsefm.model import init
+from sparsefm.persistence import ModelFileError
+from sparsefm.solvers import BPR, WARP, DivergenceError, ImplicitALS, RankingProblem
+from sparsefm.validation import check_csr
+
+GOLDEN, WORD = 0x9E3779B97F4A7C15, (1 << 64) - 1
+
+
+def problem(dtype: Any = np.float64, *, sides: bool = True, weighted: bool = True, k: int = 3, **more: Any) -> Any:
+    """9 contexts, 7 items, with columns that several rows share where there are sides."""
+    rng = np.random.default_rng(0)
+    n_contexts, n_items, shared = 9, 7, 3 if sides else 0
+
+    def rows(n: int, before: int, behind: int) -> Any:
+        some = rng.normal(size=(n, shared)) * (rng.random((n, shared)) < 0.6)
+        return check_csr(np.hstack([np.zeros((n, before)), np.eye(n), some, np.zeros((n, behind))]).astype(dtype))
+
+    wide = n_contexts + shared, n_items + shared
+    met = rng.random((n_contexts, n_items)) < 0.4
+    met[4] = True  # who has met everything
+    context, item = np.nonzero(met)
+    weight = rng.uniform(0.5, 1.5, len(item)) if weighted else None
+    options: dict[str, Any] = {"l2_linear": 0.02, "l2_factors": 0.05, "init_std": 0.3, "seed": 5, "n_threads": 1}
+    return RankingProblem(
+        contexts=rows(n_contexts, 0, wide[1]),
+        items=rows(n_items, wide[0], 0),
+        spans=(((0, wide[0]),), ((wide[0], sum(wide)),)),
+        context=context.astype(np.int32),
+        item=item.astype(np.int32),
+        weight=None if weight is None else (weight / weight.mean()).astype(dtype),
+        n_factors=k,
+        **(options | {"report": lambda record: False} | more),
+    )
+
+
+def mixed64(z: int) -> int:
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & WORD
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & WORD
+    return z ^ (z >> 31)
+
+
+def replay(given: Any, solver: Any, *, warp: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The passes one interaction after another, from the formulas in ranking.h."""
+    C, D = (np.asarray(rows.matrix().toarray(), np.float64) for rows in (given.contexts, given.items))
+    V = np.array(init(given.n_features, given.n_factors, init_std=given.init_std, seed=given.seed, dtype=C.dtype).V)
+    occurs = (C != 0).any(axis=0) | (D != 0).any(axis=0)
+    V[~occurs] = 0
+    w, G_w, G_V = np.zeros(len(V)), np.zeros(len(V)), np.zeros_like(V)
+    n_items = len(D)
+    met = {(int(c), int(i)) for c, i in zip(given.context, given.item, strict=True)}
+
+    def alone(x: np.ndarray) -> tuple[float, np.ndarray]:
+        q = x @ V
+        return float(x @ w + (q @ q - (x**2) @ (V**2).sum(axis=1)) / 2), q
+
+    for epoch in range(1, solver.max_iter + 1):
+        key, order = int(gibbs.mixed(given.seed, epoch)), np.empty(len(given.item), np.int32)
+        adaptive.shuffle(order, key)
+        for r in order.tolist():
+            c, i = int(given.context[r]), int(given.item[r])
+            s = 1.0 if given.weight is None else float(given.weight[r])
+            p = C[c] @ V
+            b_i, q_i = alone(D[i])
+            d = 0.0
+            for trial in range(solver.max_trials if warp else 16):
+                bits = mixed64((key + mixed64((r * GOLDEN + trial) & WORD)) & WORD) >> 32
+                popular = solver.negatives == "popular"
+                j = int(given.item[bits * len(given.item) >> 32]) if popular else bits * n_items >> 32
+                if (c, j) in met:
+                    continue
+                b_j, q_j = alone(D[j])
+                margin = b_i + p @ q_i - b_j - p @ q_j
+                if not warp:
+                    d = s / (1 + np.exp(margin))
+                    break
+                if margin < 1:
+                    others = n_items - sum(context == c for context, _ in met)
+                    d = s * np.log1p(others // (trial + 1))
+                    break
+            if d == 0:
+                continue
+            g_w, g_V = np.zeros_like(w), np.zeros_like(V)
+            for x, sign, q in ((D[i], -d, q_i), (D[j], d, q_j)):
+                g_w += sign * x
+                g_V += sign * x[:, None] * (p + q - x[:, None] * V)
+            g_V -= d * C[c][:, None] * (q_i - q_j)
+            of_items = (D[i] != 0) | (D[j] != 0)
+            visited = of_items | (C[c] != 0)
+            g_w[of_items] += s * given.l2_linear * w[of_items]
+            g_V[visited] += s * given.l2_factors * V[visited]
+            G_w[of_items] += g_w[of_items] ** 2
+            G_V[visited] += g_V[visited] ** 2
+            w[of_items] -= solver.learning_rate * g_w[of_items] / np.sqrt(1 + G_w[of_items])
+            V[visited] -= solver.learning_rate * g_V[visited] / np.sqrt(1 + G_V[visited])
+    return w, V
+
+
+@pytest.mark.parametrize("negatives", ["uniform", "popular"])
+@pytest.mark.parametrize("sides", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 3e-4)])
+@pytest.mark.parametrize("k", [1, 8, 20])
+def test_a_pass_is_the_definition(negatives: str, sides: bool, dtype: Any, tolerance: float, k: int) -> None:
+    given = problem(dtype, sides=sides, weighted=sides, k=k)
+    for solver in (
+        BPR(max_iter=3, learning_rate=0.3, negatives=negatives),
+        WARP(max_iter=3, learning_rate=0.2, negatives=negatives, max_trials=5),
+    ):
+        found = solver.solve(given)
+        w, V = replay(given, solver, warp=isinstance(solver, WARP))
+        np.testing.assert_allclose(found.w, w, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(found.V, V, rtol=0, atol=tolerance)
+        assert np.abs(V).max() > 0.3
+
+
+@pytest.mark.parametrize("sides", [False, True])
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_implicit_least_squares_end_where_the_whole_objective_is_flat(sides: bool, exponent: float) -> None:
+    records: list[dict[str, Any]] = []
+    given = problem(sides=sides, weighted=sides, report=lambda record: bool(records.append(record)))
+    solver = ImplicitALS(max_iter=3000, unobserved=0.3, exponent=exponent)
+    found = solver.solve(given)
+    C, D = (rows.matrix().toarray() for rows in (given.contexts, given.items))
+    met = np.ones(len(given.item)) if given.weight is None else given.weight
+    weights = np.zeros((len(C), len(D)))
+    weights[given.context, given.item] = met
+
+    times = ((C != 0).T @ (weights.sum(axis=1) + 0.3 * len(D))) + ((D != 0).T @ (weights.sum(axis=0) + 0.3 * len(C)))
+    strength = np.where(times > 0, times**exponent, 0)
+
+    def data_term(w: np.ndarray, V: np.ndarray) -> float:
+        rows = (C[:, None] + D[None]).reshape(-1, C.shape[1])
+        total = rows @ V
+        scores = rows @ w + ((total**2).sum(axis=1) - (rows**2) @ (V**2).sum(axis=1)) / 2
+        scores = scores.reshape(weights.shape)
+        return float((weights * (1 - scores) ** 2 + 0.3 * scores**2).sum() / 2)
+
+    def objective(theta: np.ndarray) -> float:
+        w, V = theta[:, 0], theta[:, 1:]
+        penalty = given.l2_linear * strength @ w**2 + given.l2_factors * strength @ (V**2).sum(axis=1)
+        return data_term(w, V) + penalty / 2
+
+    theta = np.column_stack([found.w, found.V])
+    for j, f in np.ndindex(*theta.shape):
+        step = np.zeros_like(theta)
+        step[j, f] = 1e-5
+        slope = (objective(theta + step) - objective(theta - step)) / 2e-5
+        assert abs(slope) < 1e-5, (j, f)
+    assert records[-1]["loss"] == pytest.approx(data_term(found.w, found.V) / len(given.item), rel=1e-9)
+    assert objective(theta) < 0.9 * objective(np.zeros_like(theta))
+
+
+@pytest.mark.parametrize("solver", ["bpr", "warp", "implicit_als"])
+def test_the_same_bits_at_any_number_of_threads(solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_WORK_PER_PIECE", 1)
+    met = interactions()
+    models = [FMRanker(5, solver=solver, n_threads=n, random_state=0).fit(met) for n in (1, 2, 3)]
+    for other in models[1:]:
+        np.testing.assert_array_equal(other.params_.V, models[0].params_.V)
+        np.testing.assert_array_equal(other.params_.w, models[0].params_.w)
+
+
+# ---- the estimator
+
+
+def interactions(n_users: int = 60, n_items: int = 40, seed: int = 0) -> pd.DataFrame:
+    """Users and items of four kinds; most of what a user meets is of his own."""
+    rng = np.random.default_rng(seed)
+    user, item = np.meshgrid(np.arange(n_users), np.arange(n_items), indexing="ij")
+    chance = np.where(user % 4 == item % 4, 0.6, 0.03)
+    met = rng.random(chance.shape) < chance
+    return pd.DataFrame({"user_id": user[met], "item_id": 100 + item[met]}).sample(frac=1, random_state=0)
+
+
+def test_lists_are_those_of_all_scores() -> None:
+    met = interactions()
+    model = FMRanker(6, random_state=0).fit(met)
+    scores = (model.user_vectors() @ model.item_vectors().T).to_numpy(np.float64)
+    users, items = model.user_vectors().index, model.item_vectors().index
+    for exclude_seen in (True, False):
+        left = scores.copy()
+        if exclude_seen:
+            left[users.get_indexer(met["user_id"]), items.get_indexer(met["item_id"])] = -np.inf
+        lists = model.recommend([3, 7, 3], k=5, exclude_seen=exclude_seen)
+        assert lists["rank"].tolist() == [1, 2, 3, 4, 5] * 3
+        for number, user in enumerate([3, 7, 3]):
+            best = np.argsort(-left[users.get_loc(user)], kind="stable")[:5]
+            part = lists[number * 5 : number * 5 + 5]
+            assert part["item_id"].tolist() == items[best].tolist()
+            np.testing.assert_allclose(part["score"], left[users.get_loc(user), best], rtol=1e-5)
+    some = model.recommend([3], k=9, items=[101, 102, 103], exclude_seen=False)
+    assert sorted(some["item_id"]) == [101, 102, 103]
+    by_frames = model.recommend(pd.DataFrame({"user_id": [3]}), pd.DataFrame({"item_id": items}), k=5, exclude=met)
+    pd.testing.assert_frame_equal(by_frames, model.recommend([3], k=5), rtol=1e-5)
+    assert len(model.recommend([], k=3)) == 0
+
+
+def test_who_is_not_known_gets_the_items_in_their_own_order() -> None:
+    model = FMRanker(6, solver="implicit_als", random_state=0).fit(interactions())
+    own = model.item_vectors().iloc[:, -1]
+    assert model.recommend([12345], k=4)["item_id"].tolist() == own.nlargest(4).index.tolist()
+
+
+def test_similar_ones_are_of_one_kind_and_never_the_same() -> None:
+    model = FMRanker(6, solver="implicit_als", random_state=0).fit(interactions())
+    items = model.similar_items([100, 101], k=5)
+    assert (items["similar"] != items["item_id"]).all()
+    assert (items["similar"] % 4 == items["item_id"] % 4).all()
+    vectors = model.item_vectors().iloc[:, :-1]
+    a, b = vectors.loc[items["item_id"][0]], vectors.loc[items["similar"][0]]
+    assert items["score"][0] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), rel=1e-5)
+    users = model.similar_users([5], k=5)
+    assert (users["similar"] % 4 == 1).all()
+
+
+@pytest.mark.parametrize("solver", ["bpr", "warp", "implicit_als"])
+def test_what_is_planted_is_found(solver: str) -> None:
+    met = interactions(200, 120)
+    held_out = met.groupby("user_id").sample(3, random_state=0)
+    train = met.drop(held_out.index)
+    model = FMRanker(8, solver=solver, random_state=0).fit(train)
+    lists = model.recommend(held_out["user_id"].unique(), k=10)
+    found = len(lists.merge(held_out)) / len(held_out)
+    popular = train["item_id"].value_counts().index[:10]
+    assert found > 2 * held_out["item_id"].isin(popular).mean()
+
+
+def test_a_new_item_is_judged_by_what_is_said_of_it() -> None:
+    met = interactions()
+    items = pd.DataFrame({"item_id": np.arange(100, 144)})
+    items["kind"] = np.array(["a", "b", "c", "d"])[items["item_id"] % 4]
+    for solver in ("warp", "implicit_als"):
+        model = FMRanker(6, solver=solver, random_state=0).fit(met, items=items)
+        new = model.recommend([5], k=4, items=[140, 141, 142, 143])
+        assert new["item_id"][0] == 141
+
+
+def test_context_is_part_of_a_request() -> None:
+    met = interactions()
+    met["hour"] = np.where(met["item_id"] % 8 < 4, "am", "pm")
+    columns = {"user_id": OneHot(), "hour": OneHot(), "item_id": OneHot()}
+    model = FMRanker(8, encoder=FrameEncoder(columns), random_state=0).fit(met)
+    with pytest.raises(ValueError, match="more than one context"):
+        model.recommend([1])
+    requests = pd.DataFrame({"user_id": [1, 1], "hour": ["am", "pm"]})
+    lists = model.recommend(requests, pd.DataFrame({"item_id": np.arange(100, 140)}), k=4)
+    assert (lists["item_id"][:4] % 8 < 4).all()
+    assert (lists["item_id"][4:] % 8 >= 4).all()
+    with pytest.raises(ValueError, match="item_columns names"):
+        FMRanker(encoder=FrameEncoder(columns), item_columns=["item_id", "genre"]).fit(met)
+    both = FrameEncoder(columns | {"both": Cross("hour", "item_id")})
+    with pytest.raises(ValueError, match="of the item and of others together"):
+        FMRanker(encoder=both).fit(met)
+
+
+def test_pairs_that_come_twice_and_matrices() -> None:
+    met = interactions().sort_values(["user_id", "item_id"])
+    twice = pd.concat([met, met[:50]])
+    weighted = met.assign(weight=np.where(np.arange(len(met)) < 50, 2.0, 1.0))
+    fits = [FMRanker(4, solver="implicit_als", random_state=0).fit(frame) for frame in (twice, weighted)]
+    np.testing.assert_allclose(fits[0].params_.V, fits[1].params_.V, rtol=1e-5, atol=1e-6)
+    given = FMRanker(4, solver="implicit_als", random_state=0).fit(met, sample_weight=weighted["weight"])
+    np.testing.assert_array_equal(given.params_.V, fits[1].params_.V)
+    matrix = sp.csr_array((weighted["weight"], (met["user_id"], met["item_id"] - 100)), shape=(61, 41))
+    model = FMRanker(4, solver="implicit_als", random_state=0).fit(matrix)
+    assert model.item_vectors().shape == (41, 5)
+    assert model.recommend([60], k=1)["item_id"].notna().all()
+
+
+@pytest.mark.parametrize("kind", [np.int64, str, "string", "category"])
+def test_ids_come_back_as_they_were_given(kind: Any, tmp_path: Path) -> None:
+    met = interactions()
+    met["item_id"] = met["item_id"].astype(str).astype(kind) if kind is not np.int64 else met["item_id"]
+    model = FMRanker(4, random_state=0).fit(met)
+    lists = model.recommend([1, 2], k=3)
+    assert set(lists["item_id"]) <= set(met["item_id"])
+    assert lists["item_id"].dtype == met["item_id"].dtype
+    model.save(tmp_path / "model")
+    back = load(tmp_path / "model")
+    assert isinstance(back, FMRanker)
+    assert back.recommend([1, 2], k=3).astype(object).to_numpy().tolist() == lists.astype(object).to_numpy().tolist()
+    again = pickle.loads(pickle.dumps(model))
+    pd.testing.assert_frame_equal(again.recommend([1, 2], k=3), lists)
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    model = FMRanker(4, random_state=0).fit(interactions())
+    model.save(tmp_path / "model")
+    whole = (tmp_path / "model").read_bytes()
+    for at in range(0, len(whole), len(whole) // 40):
+        (tmp_path / "bad").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(ModelFileError):
+            load(tmp_path / "bad")
+
+
+def test_who_has_met_everything_and_tiny_sets() -> None:
+    everything = pd.DataFrame({"user_id": [1, 1, 1, 2], "item_id": [1, 2, 3, 1]})
+    for solver in ("bpr", "warp", "implicit_als"):
+        model = FMRanker(2, solver=solver, random_state=0).fit(everything)
+        assert len(model.recommend([1], k=5)) == 0
+        assert np.isfinite(model.params_.V).all()
+        FMRanker(2, solver=solver, random_state=0).fit(everything[:1])
+
+
+def test_what_cannot_be_ranked_is_refused() -> None:
+    met = interactions()
+    model = FMRanker(4, random_state=0)
+    with pytest.raises(NotFittedError):
+        model.recommend([1])
+    items = pd.DataFrame({"item_id": [100, 100]})
+    wrong: list[tuple[FMRanker, Any, dict[str, Any], str]] = [
+        (FMRanker(solver="adagrad"), met, {}, "solver must be one of 'bpr', 'warp', 'implicit_als'"),
+        (FMRanker(0), met, {}, "n_factors must be a positive integer"),
+        (FMRanker(solver=BPR(negatives="rare")), met, {}, "'uniform' or 'popular'"),
+        (FMRanker(solver=ImplicitALS(unobserved=0)), met, {}, "unobserved"),
+        (model, met[:0], {}, "0 rows"),
+        (model, met.drop(columns="item_id"), {}, "no column 'item_id'"),
+        (model, met.assign(item_id=np.nan), {}, "are missing"),
+        (model, met, {"items": items}, r"100\)? twice"),
+        (model, met, {"items": met[["item_id"]].drop_duplicates().assign(user_id=1)}, "are in X and in items"),
+        (model, met, {"sample_weight": -np.ones(len(met))}, "not negative"),
+    ]
+    for ranker, X, more, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            ranker.fit(X, **more)
+        assert not hasattr(ranker, "params_")
+    with pytest.raises(ValueError, match="solver must be one of"):
+        FMRegressor(solver="bpr").fit([[1.0]], [1.0])
+    with pytest.raises(DivergenceError, match="learning_rate"):
+        FMRanker(4, solver=BPR(learning_rate=1e25)).fit(met)
+    model.fit(met)
+    for call, message in (
+        (lambda: model.recommend(["a"]), "no id would match"),
+        (lambda: model.recommend([1], items=[100, 100]), "more than once"),
+        (lambda: model.recommend([1], items=[99]), "was not in the fit"),
+        (lambda: model.recommend([1], k=0), "k must be a positive integer"),
+        (lambda: model.similar_users([99]), "was not in the fit"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    with pytest.raises(TypeError, match="sequence of user ids"):
+        model.recommend("1")
+
+
+def test_parameters_callbacks_and_seeds() -> None:
+    met, seen = interactions(), []
+    model = FMRanker(4, solver="bpr", callbacks=[lambda fitted, record: seen.append(record) or len(seen) == 3])
+    clone(model).set_params(random_state=1).fit(met)
+    assert [record["epoch"] for record in seen] == [1, 2, 3]
+    fits = [FMRanker(4, random_state=seed).fit(met).params_.V for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(fits[0], fits[1])
+    assert not np.array_equal(fits[0], fits[2])
