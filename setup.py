@@ -45,6 +45,7 @@ def extension(name, headers):
         define_macros=[("Py_LIMITED_API", "0x030B0000")],
         py_limited_api=True,
         extra_compile_args=FLAGS,
+        extra_link_args=["-s"] if sys.platform == "linux" else [],  # nobody debugs a wheel
     )
 
 

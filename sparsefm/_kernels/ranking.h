@@ -70,7 +70,7 @@ static inline int has_met(const ranking_args *a, int32_t context, int32_t item) 
 #include "rows.h"
 #include "steps.h"
 
-INLINE REAL FN(side_score)(const int nvec, const side_rows *side, int32_t row, const params_t *t, REAL *sums) {
+LOCAL REAL FN(side_score)(const int nvec, const side_rows *side, int32_t row, const params_t *t, REAL *sums) {
     const ptrdiff_t p = side->indptr[row], n = side->indptr[row + 1] - p;
     const REAL *data = (const REAL *)side->data;
     const IDX *indices = (const IDX *)(side->indices + p); /* of the instances only those of int32_t run */
@@ -136,12 +136,12 @@ INLINE void FN(fetch_side)(const ranking_args *a, const side_rows *side, int32_t
     }
 }
 
-INLINE void FN(ranking_rows)(const int nvec, const int known, const int loss, ranking_args *a, const step_args *step) {
+LOCAL void FN(ranking)(ranking_args *a, const step_args *step) {
+    const int nvec = (int)(a->kp / W), loss = a->loss;
     REAL *sums = (REAL *)a->sums, *p = sums, *q_i = sums + a->kp, *q_j = sums + 2 * a->kp;
     const REAL *weight = (const REAL *)a->weight;
     const params_t t = FN(table_params)(ADAGRAD, (const REAL *)a->table, a->stride, a->kp);
     const step_t c = FN(step_of)(step);
-    (void)known;
     a->bad = -1;
     for (ptrdiff_t n = 0; n < a->n_samples; n++) {
         if (n + INTERACTIONS_AHEAD < a->n_samples) {
@@ -185,14 +185,6 @@ INLINE void FN(ranking_rows)(const int nvec, const int known, const int loss, ra
         for (int f = 0; f < nvec; f++) FN(store)(q_i + f * W, FN(load)(q_i + f * W) - FN(load)(q_j + f * W));
         FN(step_context)(nvec, a, context, d, s, q_i, &c);
     }
-}
-
-LOCAL void FN(ranking)(ranking_args *a, const step_args *step) {
-    const int nvec = (int)(a->kp / W);
-#define PASS(N, K, L) FN(ranking_rows)(N, K, L, a, step)
-    if (a->loss == BPR) FOR_FEW_RANKS(nvec, PASS, BPR)
-    else FOR_FEW_RANKS(nvec, PASS, WARP)
-#undef PASS
 }
 
 #undef vec

@@ -51,7 +51,6 @@ class RankingProblem:
     seed: int
     n_threads: int | None
     report: Callable[[dict[str, Any]], bool]  # called with the record of each epoch; True stops
-    params: Callable[[Callable[[], FMParams]], None] = lambda get: None  # told how to get the parameters of the moment
 
     @property
     def n_features(self) -> int:
@@ -84,7 +83,6 @@ class _Pairwise(BaseEstimator):  # type: ignore[misc]
         occurs = np.unique(np.concatenate([rows.indices for rows in sides]))
         table.admit(occurs, problem.init_std, problem.seed)
         table.strengthen(occurs, problem.l2_linear, problem.l2_factors)
-        problem.params(table.copy)
         contexts, items = (_narrow(rows) for rows in sides)
         order, starts = np.empty(len(problem.item), np.int32), problem.starts()
         sums = aligned_zeros((3, table.kp), dtype)
@@ -248,7 +246,6 @@ class ImplicitALS(BaseEstimator):  # type: ignore[misc]
             times += np.bincount(block.rows.indices, weights=entries, minlength=problem.n_features)
         start.V[times == 0] = 0
         sweep.start(start)
-        problem.params(sweep.params)
         k = problem.n_factors
         precision = np.full((1, k + 1), problem.l2_factors)
         precision[:, k] = problem.l2_linear
