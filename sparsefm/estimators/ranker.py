@@ -248,7 +248,7 @@ class FMRanker(BaseEstimator):  # type: ignore[misc]
             said = side is not None and set(names) <= set(side.columns)  # all there is to say
             whole = pd.concat([frame[names], side[names]], ignore_index=True) if said else frame[names]
             key = [id_column] if own or said else names
-            number = whole.groupby(key, sort=False, dropna=False).ngroup().to_numpy()
+            number = whole.groupby(key, sort=False, dropna=False, observed=True).ngroup().to_numpy()
             _, example = np.unique(number, return_index=True)
             numbers.append(number[: len(frame)].astype(np.int32))
             sides.append(whole.iloc[example])
