@@ -217,6 +217,26 @@ def test_who_is_not_known_gets_the_items_in_their_own_order() -> None:
     assert model.recommend([12345], k=4)["item_id"].tolist() == own.nlargest(4).index.tolist()
 
 
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_each_user_has_candidates_of_his_own(exclude_seen: bool) -> None:
+    met = interactions()
+    model = FMRanker(4, solver="implicit_als", random_state=0).fit(met)
+    rng = np.random.default_rng(1)
+    pairs = pd.DataFrame({"user_id": rng.integers(0, 70, 900), "item_id": 100 + rng.integers(0, 40, 900)})
+    got = model.recommend([3, 50, 69, 7], k=5, items=pairs, exclude_seen=exclude_seen)
+    for user in (3, 50, 69, 7):
+        own = pairs.loc[pairs["user_id"] == user, "item_id"].unique()
+        want = model.recommend([user], k=5, items=own, exclude_seen=exclude_seen)
+        assert 0 < len(want) <= 5
+        pd.testing.assert_frame_equal(got[got["user_id"] == user].reset_index(drop=True), want)
+    with pytest.raises(ValueError, match="'item_id'"):
+        model.recommend([3], items=pairs[["user_id"]])
+    with pytest.raises(ValueError, match="was not in the fit"):
+        model.recommend([3], items=pairs.assign(item_id=1000))
+    with pytest.raises(ValueError, match="twice"):
+        model.recommend([3, 3], items=pairs)
+
+
 def test_similar_ones_are_of_one_kind_and_never_the_same() -> None:
     model = FMRanker(6, solver="implicit_als", random_state=0).fit(interactions())
     items = model.similar_items([100, 101], k=5)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -25,6 +25,7 @@ from ..solvers import RANKERS, Interrupted, RankingProblem, make_solver
 from ..validation import check_csr, check_positive, check_weights
 from .base import _is_true, all_or_nothing
 from .files import ranker_state
+from .ids import ByIds
 from .rows import spans_of
 from .sides import as_frame, fields_of, recommended
 from .watch import Progress
@@ -32,7 +33,7 @@ from .watch import Progress
 __all__ = ["FMRanker"]
 
 
-class FMRanker(BaseEstimator):  # type: ignore[misc]
+class FMRanker(ByIds):
     """Factorization machine that orders items for users and occasions, learned from interactions alone.
 
     A row is an interaction: who (the user, with what is said of him and of the occasion) met what (the item, with what
@@ -333,8 +334,9 @@ class FMRanker(BaseEstimator):  # type: ignore[misc]
             One row an item: the item columns, each id once.
         k : int
             Length of a list; it is shorter where fewer items are left.
-        items : sequence of item ids, optional
-            By user ids only: the items to choose from. None: all of the fit.
+        items : sequence of item ids, or DataFrame, optional
+            By user ids only: the items to choose from, for all users, or as (user, item) pairs each user's own. None:
+            all of the fit.
         exclude_seen : bool
             By user ids only: leaves out what the user met in the fit.
         exclude : DataFrame, optional
@@ -355,43 +357,7 @@ class FMRanker(BaseEstimator):  # type: ignore[misc]
             )
         if exclude is not None:
             raise ValueError("exclude= goes with candidates=; by user ids exclude_seen= leaves out what was met")
-        users, places = self._of_users(contexts), self._of_items(items)
-        wanted = np.where(places >= 0)[0]
-        bias, vectors = self._items
-        seen = None
-        if exclude_seen:
-            known = np.append(np.arange(self.seen_.shape[0]), -1)[users]
-            met = sp.vstack([self.seen_, sp.csr_array((1, self.seen_.shape[1]), dtype=np.uint8)]).tocsr()
-            seen = met[known][:, places[wanted]]
-        ids, scores = top_k(self._side_of(users), (bias[places[wanted]], vectors[places[wanted]]), k, exclude=seen)
-        shown = pd.Series(self.item_ids_.take(places[wanted]))
-        return as_frame(ids, scores, pd.Series(contexts), shown, user, item)
-
-    def _of_users(self, ids: Any) -> NDArray[np.int64]:
-        """The context row of each id, −1 for one that the fit did not see."""
-        if self.user_ids_ is None:
-            raise ValueError(
-                "users have more than one context here, so that an id does not say which: give recommend a frame of "
-                "contexts and one of candidates"
-            )
-        if isinstance(ids, (str, bytes)) or np.ndim(ids) != 1:
-            raise TypeError(f"give a sequence of user ids, or two frames; got {type(ids).__name__}")
-        return np.asarray(_places(self.user_ids_, ids, self.user), np.int64)
-
-    def _of_items(self, ids: Any) -> NDArray[np.int64]:
-        if ids is None:
-            return np.arange(len(self.item_ids_))
-        if isinstance(ids, (str, bytes)) or np.ndim(ids) != 1:
-            raise TypeError(f"items must be a sequence of item ids, got {type(ids).__name__}")
-        if pd.Index(ids).has_duplicates:
-            raise ValueError(f"items names {pd.Index(ids)[pd.Index(ids).duplicated()][0]!r} more than once")
-        places = np.asarray(_places(self.item_ids_, ids, self.item), np.int64)
-        if (places < 0).any():
-            raise ValueError(
-                f"item {np.asarray(ids, object)[places < 0][0]!r} was not in the fit: give a frame of candidates with "
-                "what is known of it"
-            )
-        return places
+        return self._lists(contexts, k, items, exclude_seen)
 
     def _side_of(self, places: NDArray[Any]) -> tuple[Any, Any]:
         """Those of the fit's users, and nothing of others."""
@@ -444,15 +410,6 @@ def _of_matrix(X: Any, users: Any, items: Any, user: str, item: str) -> tuple[pd
     users = pd.DataFrame({user: np.arange(rows.n_rows)}) if users is None else users
     items = pd.DataFrame({item: np.arange(rows.n_features)}) if items is None else items
     return frame, users, items
-
-
-def _places(known: Any, ids: Any, column: str) -> NDArray[np.intp]:
-    """Where the ids are among those known, −1 where they are not."""
-    index, asked = pd.Index(known), pd.Index(ids)
-    if len(asked) and pd.api.types.is_numeric_dtype(index.dtype) != pd.api.types.is_numeric_dtype(asked.dtype):
-        raise ValueError(f"ids of {column} are {index.dtype} in the fit, {asked.dtype} here: no id would match")
-    found: NDArray[np.intp] = index.get_indexer(asked)
-    return found
 
 
 def _similar(vectors: Any, places: Any, ids: Any, asked: Any, k: int, column: str) -> pd.DataFrame:

@@ -1,0 +1,141 @@
+"""Lists by id alone: for models that keep what they know of the users and items of their fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from ..recommend import top_k
+from ..validation import check_positive
+from .sides import as_frame
+
+__all__ = ["ByIds"]
+
+_BLOCK = 1 << 24  # numbers of users' vectors held at once
+
+
+class ByIds(BaseEstimator):  # type: ignore[misc]
+    """What answers by id are made of, and the answers.
+
+    A fit sets `user_ids_` and `item_ids_` (pandas arrays; of users None where an id does not say which context),
+    `seen_` (n_users, n_items) with what was met, and `_items`, scores and vectors of all items; `_side_of` is of users.
+    """
+
+    user: str
+    item: str
+    n_threads: int | None
+    user_ids_: Any
+    item_ids_: Any
+    seen_: Any
+    _items: tuple[NDArray[Any], NDArray[Any]]
+
+    def _side_of(self, places: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Scores and vectors of these rows of users, −1 for one that the fit did not see."""
+        raise NotImplementedError
+
+    def _lists(self, users: Any, k: int, items: Any, exclude_seen: bool) -> pd.DataFrame:
+        """The k best for each of these ids among `items`: all of the fit, a sequence for all, or pairs in a frame."""
+        check_is_fitted(self)
+        check_positive(k, "k", integer=True)
+        places = self._of_users(users)
+        if isinstance(items, pd.DataFrame):
+            return self._lists_of_pairs(pd.Series(users), places, items, k, exclude_seen)
+        shown = np.arange(len(self.item_ids_)) if items is None else self._of_items(items)
+        shown.sort()
+        own = self._items if items is None else (self._items[0][shown], self._items[1][shown])
+        step, k = max(1, _BLOCK // max(1, own[1].shape[1])), max(1, min(k, len(shown)))
+        ids, scores = np.empty((len(places), k), np.int64), np.empty((len(places), k))
+        for start in range(0, len(places), step):
+            block = slice(start, start + step)
+            seen = None
+            if exclude_seen:
+                seen = self._seen_by(places[block])
+                seen = seen if items is None else seen[:, shown]
+            ids[block], scores[block] = top_k(
+                self._side_of(places[block]), own, k, exclude=seen, n_threads=self.n_threads
+            )
+        return as_frame(ids, scores, pd.Series(users), pd.Series(self.item_ids_.take(shown)), self.user, self.item)
+
+    def _lists_of_pairs(
+        self, users: pd.Series[Any], places: NDArray[np.int64], pairs: pd.DataFrame, k: int, exclude_seen: bool
+    ) -> pd.DataFrame:
+        """The same from each user's own candidates, whose pairs alone are scored."""
+        absent = [column for column in (self.user, self.item) if column not in pairs.columns]
+        if absent:
+            raise ValueError(f"items as a frame needs the columns {self.user!r} and {self.item!r}, {absent} is absent")
+        if users.duplicated().any():
+            raise ValueError(f"user {users[users.duplicated()].iloc[0]!r} is asked for twice")
+        row = np.asarray(_places(users.array, pairs[self.user], self.user))
+        item = self._of_items(pairs[self.item].drop_duplicates().array)
+        item = item[pd.factorize(pairs[self.item])[0]]
+        keep = (row >= 0) & ~pd.DataFrame({"row": row, "item": item}).duplicated().to_numpy()
+        if exclude_seen:
+            met = self._seen_by(places).tocoo().coords
+            keep &= ~np.isin(row * len(self.item_ids_) + item, met[0].astype(np.int64) * len(self.item_ids_) + met[1])
+        row, item = row[keep], item[keep]
+        order = np.lexsort((item, row))
+        row, item = row[order], item[order]
+        scores = np.empty(len(row))
+        step = max(1, _BLOCK // max(1, self._items[1].shape[1]))
+        for start in range(0, len(row), step):
+            block = slice(start, start + step)
+            of_user, p = self._side_of(places[row[block]])
+            bias, q = (side[item[block]] for side in self._items)
+            scores[block] = of_user + np.einsum("ij,ij->i", p, q, dtype=np.float64) + bias
+        order = np.lexsort((item, -scores, row))
+        row, item, scores = row[order], item[order], scores[order]
+        place = np.arange(len(row)) - np.searchsorted(row, row)
+        best = place < k
+        return pd.DataFrame(
+            {
+                self.user: users.array.take(row[best]),
+                self.item: self.item_ids_.take(item[best]),
+                "rank": place[best] + 1,
+                "score": scores[best],
+            }
+        )
+
+    def _seen_by(self, places: NDArray[np.int64]) -> Any:
+        met = self.seen_[np.maximum(places, 0)]
+        met.data[np.repeat(places < 0, np.diff(met.indptr))] = 0
+        met.eliminate_zeros()
+        return met
+
+    def _of_users(self, ids: Any) -> NDArray[np.int64]:
+        """The context row of each id, −1 for one that the fit did not see."""
+        if self.user_ids_ is None:
+            raise ValueError(
+                "users have more than one context here, so that an id does not say which: give recommend a frame of "
+                "contexts and one of candidates"
+            )
+        if isinstance(ids, (str, bytes)) or np.ndim(ids) != 1:
+            raise TypeError(f"give a sequence of user ids, or two frames; got {type(ids).__name__}")
+        return np.asarray(_places(self.user_ids_, ids, self.user), np.int64)
+
+    def _of_items(self, ids: Any) -> NDArray[np.int64]:
+        """The row of each item, which must be one of the fit's, once."""
+        if isinstance(ids, (str, bytes)) or np.ndim(ids) != 1:
+            raise TypeError(f"items must be a sequence of item ids, got {type(ids).__name__}")
+        if pd.Index(ids).has_duplicates:
+            raise ValueError(f"items names {pd.Index(ids)[pd.Index(ids).duplicated()][0]!r} more than once")
+        places = np.asarray(_places(self.item_ids_, ids, self.item), np.int64)
+        if (places < 0).any():
+            raise ValueError(
+                f"item {np.asarray(ids, object)[places < 0][0]!r} was not in the fit: give a frame of candidates with "
+                "what is known of it"
+            )
+        return places
+
+
+def _places(known: Any, ids: Any, column: str) -> NDArray[np.intp]:
+    """Where the ids are among those known, −1 where they are not."""
+    index, asked = pd.Index(known), pd.Index(ids)
+    if len(asked) and pd.api.types.is_numeric_dtype(index.dtype) != pd.api.types.is_numeric_dtype(asked.dtype):
+        raise ValueError(f"ids of {column} are {index.dtype} in the fit, {asked.dtype} here: no id would match")
+    found: NDArray[np.intp] = index.get_indexer(asked)
+    return found
