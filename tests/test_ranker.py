@@ -14,19 +14,36 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from sparsefm import Cross, FMRanker, FMRegressor, FrameEncoder, OneHot, load
-from sparsefm._kernels import adaptive, dispatch, gibbs
+from sparsefm._kernels import adaptive, dispatch, gibbs, ranking
 from sparsefm.model import init
 from sparsefm.persistence import ModelFileError
-from sparsefm.solvers import BPR, WARP, DivergenceError, ImplicitALS, RankingProblem
+from sparsefm.solvers import (
+    BPR,
+    RANKERS,
+    WARP,
+    CosineContrastive,
+    DivergenceError,
+    ImplicitALS,
+    RankingProblem,
+    SampledSoftmax,
+)
 from sparsefm.validation import check_csr
 
 GOLDEN, WORD = 0x9E3779B97F4A7C15, (1 << 64) - 1
 
 
-def problem(dtype: Any = np.float64, *, sides: bool = True, weighted: bool = True, k: int = 3, **more: Any) -> Any:
-    """9 contexts, 7 items, with columns that several rows share where there are sides."""
+def problem(
+    dtype: Any = np.float64,
+    *,
+    shape: tuple[int, int] = (9, 7),
+    sides: bool = True,
+    weighted: bool = True,
+    k: int = 3,
+    **more: Any,
+) -> Any:
+    """Contexts and items, with columns that several rows share where there are sides."""
     rng = np.random.default_rng(0)
-    n_contexts, n_items, shared = 9, 7, 3 if sides else 0
+    (n_contexts, n_items), shared = shape, 3 if sides else 0
 
     def rows(n: int, before: int, behind: int) -> Any:
         some = rng.normal(size=(n, shared)) * (rng.random((n, shared)) < 0.6)
@@ -56,60 +73,117 @@ def mixed64(z: int) -> int:
     return z ^ (z >> 31)
 
 
-def replay(given: Any, solver: Any, *, warp: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The passes one interaction after another, from the formulas in ranking.h."""
-    C, D = (np.asarray(rows.matrix().toarray(), np.float64) for rows in (given.contexts, given.items))
-    V = np.array(init(given.n_features, given.n_factors, init_std=given.init_std, seed=given.seed, dtype=C.dtype).V)
-    occurs = (C != 0).any(axis=0) | (D != 0).any(axis=0)
-    V[~occurs] = 0
-    w, G_w, G_V = np.zeros(len(V)), np.zeros(len(V)), np.zeros_like(V)
-    n_items = len(D)
-    met = {(int(c), int(i)) for c, i in zip(given.context, given.item, strict=True)}
+class Replay:
+    """Passes in float64 from the formulas of the kernel and of the losses."""
 
-    def alone(x: np.ndarray) -> tuple[float, np.ndarray]:
-        q = x @ V
-        return float(x @ w + (q @ q - (x**2) @ (V**2).sum(axis=1)) / 2), q
+    def __init__(self, given: Any, solver: Any) -> None:
+        self.given, self.solver = given, solver
+        C, D = (np.asarray(rows.matrix().toarray(), np.float64) for rows in (given.contexts, given.items))
+        self.C, self.D = C, D
+        V = init(given.n_features, given.n_factors, init_std=given.init_std, seed=given.seed, dtype=C.dtype).V
+        self.V = np.array(V)
+        self.V[~((C != 0).any(axis=0) | (D != 0).any(axis=0))] = 0
+        self.w, self.G_w, self.G_V = np.zeros(len(V)), np.zeros(len(V)), np.zeros_like(self.V)
+        self.met = {(int(c), int(i)) for c, i in zip(given.context, given.item, strict=True)}
 
-    for epoch in range(1, solver.max_iter + 1):
-        key, order = int(gibbs.mixed(given.seed, epoch)), np.empty(len(given.item), np.int32)
-        adaptive.shuffle(order, key)
-        for r in order.tolist():
-            c, i = int(given.context[r]), int(given.item[r])
-            s = 1.0 if given.weight is None else float(given.weight[r])
-            p = C[c] @ V
-            b_i, q_i = alone(D[i])
-            d = 0.0
-            for trial in range(solver.max_trials if warp else 16):
-                bits = mixed64((key + mixed64((r * GOLDEN + trial) & WORD)) & WORD) >> 32
-                popular = solver.negatives == "popular"
-                j = int(given.item[bits * len(given.item) >> 32]) if popular else bits * n_items >> 32
-                if (c, j) in met:
-                    continue
-                b_j, q_j = alone(D[j])
-                margin = b_i + p @ q_i - b_j - p @ q_j
-                if not warp:
-                    d = s / (1 + np.exp(margin))
-                    break
-                if margin < 1:
-                    others = n_items - sum(context == c for context, _ in met)
-                    d = s * np.log1p(others // (trial + 1))
-                    break
-            if d == 0:
+    def weight(self, r: int) -> float:
+        return 1.0 if self.given.weight is None else float(self.given.weight[r])
+
+    def alone(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        q = x @ self.V
+        return float(x @ self.w + (q @ q - (x**2) @ (self.V**2).sum(axis=1)) / 2), q
+
+    def step(self, columns: np.ndarray, g_w: Any, g_V: np.ndarray, s: float) -> None:
+        rate = self.solver.learning_rate
+        g_V = (g_V + s * self.given.l2_factors * self.V)[columns]
+        self.G_V[columns] += g_V**2
+        self.V[columns] -= rate * g_V / np.sqrt(1 + self.G_V[columns])
+        if g_w is not None:
+            g_w = (g_w + s * self.given.l2_linear * self.w)[columns]
+            self.G_w[columns] += g_w**2
+            self.w[columns] -= rate * g_w / np.sqrt(1 + self.G_w[columns])
+
+    def run(self, passed: Any) -> tuple[np.ndarray, np.ndarray]:
+        for epoch in range(1, self.solver.max_iter + 1):
+            key, order = int(gibbs.mixed(self.given.seed, epoch)), np.empty(len(self.given.item), np.int32)
+            adaptive.shuffle(order, key)
+            passed(self, order, key)
+        return self.w, self.V
+
+
+def pairwise_pass(at: Replay, order: np.ndarray, key: int) -> None:
+    given, solver, C, D = at.given, at.solver, at.C, at.D
+    n_items, warp = len(D), isinstance(solver, WARP)
+
+    def drawn(r: int) -> tuple[Any, ...] | None:
+        c, i = int(given.context[r]), int(given.item[r])
+        p = C[c] @ at.V
+        b_i, q_i = at.alone(D[i])
+        for trial in range(solver.max_trials if warp else 16):
+            bits = mixed64((key + mixed64((r * GOLDEN + trial) & WORD)) & WORD) >> 32
+            popular = solver.negatives == "popular"
+            j = int(given.item[bits * len(given.item) >> 32]) if popular else bits * n_items >> 32
+            if (c, j) in at.met:
                 continue
-            g_w, g_V = np.zeros_like(w), np.zeros_like(V)
+            b_j, q_j = at.alone(D[j])
+            margin = b_i + p @ q_i - b_j - p @ q_j
+            if not warp:
+                return j, p, q_i, q_j, at.weight(r) / (1 + np.exp(margin))
+            if margin < 1:
+                others = n_items - sum(context == c for context, _ in at.met)
+                return j, p, q_i, q_j, at.weight(r) * np.log1p(others // (trial + 1))
+        return None
+
+    for first in range(0, len(order), ranking.batch_size):
+        batch = order[first : first + ranking.batch_size].tolist()
+        for r, found in [(r, drawn(r)) for r in batch]:
+            if found is None:
+                continue
+            j, p, q_i, q_j, d = found
+            c, i = int(given.context[r]), int(given.item[r])
+            g_w, g_V = np.zeros_like(at.w), np.zeros_like(at.V)
             for x, sign, q in ((D[i], -d, q_i), (D[j], d, q_j)):
                 g_w += sign * x
-                g_V += sign * x[:, None] * (p + q - x[:, None] * V)
-            g_V -= d * C[c][:, None] * (q_i - q_j)
-            of_items = (D[i] != 0) | (D[j] != 0)
-            visited = of_items | (C[c] != 0)
-            g_w[of_items] += s * given.l2_linear * w[of_items]
-            g_V[visited] += s * given.l2_factors * V[visited]
-            G_w[of_items] += g_w[of_items] ** 2
-            G_V[visited] += g_V[visited] ** 2
-            w[of_items] -= solver.learning_rate * g_w[of_items] / np.sqrt(1 + G_w[of_items])
-            V[visited] -= solver.learning_rate * g_V[visited] / np.sqrt(1 + G_V[visited])
-    return w, V
+                partners = (q - x[:, None] * at.V) if (x != 0).sum() > 1 else np.zeros_like(at.V)
+                g_V += sign * x[:, None] * (p + partners)
+            at.step((D[i] != 0) | (D[j] != 0), g_w, g_V, at.weight(r))
+            at.step(C[c] != 0, None, -d * C[c][:, None] * (q_i - q_j), at.weight(r))
+
+
+def shared_pass(at: Replay, order: np.ndarray, key: int) -> None:
+    """Gradients of the sums by central differences of the loss of a batch."""
+    given, solver, C, D = at.given, at.solver, at.C, at.D
+    rng = np.random.default_rng(key)
+    for first in range(0, len(order), 256):
+        batch = order[first : first + 256]
+        drawn = np.unique(rng.integers(len(D), size=solver.n_negatives, dtype=np.int32))
+        contexts, items = given.context[batch], given.item[batch]
+        open_to = np.array([[(int(c), int(j)) not in at.met for j in drawn] for c in contexts])
+        s = np.array([at.weight(r) for r in batch])
+
+        def loss(sums: list[np.ndarray], open_to: np.ndarray = open_to, s: np.ndarray = s) -> float:
+            p, q, n = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in sums)
+            own, others = (p * q).sum(axis=1), p @ n.T
+            if isinstance(solver, SampledSoftmax):
+                whole = np.exp(own / solver.temperature) + (np.exp(others / solver.temperature) * open_to).sum(axis=1)
+                return float(s @ (np.log(whole) - own / solver.temperature))
+            above = (np.maximum(others - solver.margin, 0) * open_to).mean(axis=1)
+            return float(s @ (1 - own + solver.negative_weight * above))
+
+        sides = [(C, contexts, s), (D, items, s), (D, drawn, np.ones(len(drawn)))]
+        sums = [X[rows] @ at.V for X, rows, _ in sides]
+        gradients = [np.zeros_like(side) for side in sums]
+        for side, gradient in zip(sums, gradients, strict=True):
+            for place in np.ndindex(side.shape):
+                kept, values = side[place], []
+                for step in (1e-6, -1e-6):
+                    side[place] = kept + step
+                    values.append(loss(sums))
+                side[place] = kept
+                gradient[place] = (values[0] - values[1]) / 2e-6
+        for (X, rows, strengths), gradient in zip(sides, gradients, strict=True):
+            for row, g, strength in zip(rows, gradient, strengths, strict=True):
+                at.step(X[row] != 0, None, X[row][:, None] * g, strength)
 
 
 @pytest.mark.parametrize("negatives", ["uniform", "popular"])
@@ -117,16 +191,36 @@ def replay(given: Any, solver: Any, *, warp: bool) -> tuple[np.ndarray, np.ndarr
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 3e-4)])
 @pytest.mark.parametrize("k", [1, 8, 20])
 def test_a_pass_is_the_definition(negatives: str, sides: bool, dtype: Any, tolerance: float, k: int) -> None:
-    given = problem(dtype, sides=sides, weighted=sides, k=k)
+    given = problem(dtype, shape=(30, 25), sides=sides, weighted=sides, k=k)
+    assert len(given.item) > 2 * ranking.batch_size
     for solver in (
         BPR(max_iter=3, learning_rate=0.3, negatives=negatives),
         WARP(max_iter=3, learning_rate=0.2, negatives=negatives, max_trials=5),
     ):
         found = solver.solve(given)
-        w, V = replay(given, solver, warp=isinstance(solver, WARP))
+        w, V = Replay(given, solver).run(pairwise_pass)
         np.testing.assert_allclose(found.w, w, rtol=0, atol=tolerance)
         np.testing.assert_allclose(found.V, V, rtol=0, atol=tolerance)
         assert np.abs(V).max() > 0.3
+
+
+@pytest.mark.parametrize("sides", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-6), (np.float32, 2e-3)])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        SampledSoftmax(max_iter=2, learning_rate=0.1, n_negatives=5, temperature=0.3),
+        CosineContrastive(max_iter=2, learning_rate=0.05, n_negatives=5, margin=0.1, negative_weight=3),
+    ],
+)
+def test_a_pass_against_shared_items_is_the_definition(solver: Any, dtype: Any, tolerance: float, sides: bool) -> None:
+    given = problem(dtype, shape=(30, 25), sides=sides, weighted=sides, k=3)
+    assert len(given.item) > 256
+    found = solver.solve(given)
+    _, V = Replay(given, solver).run(shared_pass)
+    np.testing.assert_allclose(found.V, V, rtol=0, atol=tolerance)
+    assert np.abs(V).max() > 0.3
+    assert not found.w.any()
 
 
 @pytest.mark.parametrize("sides", [False, True])
@@ -166,11 +260,12 @@ def test_implicit_least_squares_end_where_the_whole_objective_is_flat(sides: boo
     assert objective(theta) < 0.9 * objective(np.zeros_like(theta))
 
 
-@pytest.mark.parametrize("solver", ["bpr", "warp", "implicit_als"])
+@pytest.mark.parametrize("solver", list(RANKERS))
 def test_the_same_bits_at_any_number_of_threads(solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "_WORK_PER_PIECE", 1)
     met = interactions()
-    models = [FMRanker(5, solver=solver, n_threads=n, random_state=0).fit(met) for n in (1, 2, 3)]
+    items = pd.DataFrame({"item_id": np.arange(100, 140), "kind": [f"kind {i % 4}" for i in range(40)]})
+    models = [FMRanker(5, solver=solver, n_threads=n, random_state=0).fit(met, items=items) for n in (1, 2, 3)]
     for other in models[1:]:
         np.testing.assert_array_equal(other.params_.V, models[0].params_.V)
         np.testing.assert_array_equal(other.params_.w, models[0].params_.w)
@@ -211,10 +306,18 @@ def test_lists_are_those_of_all_scores() -> None:
     assert len(model.recommend([], k=3)) == 0
 
 
-def test_who_is_not_known_gets_the_items_in_their_own_order() -> None:
-    model = FMRanker(6, solver="implicit_als", random_state=0).fit(interactions())
-    own = model.item_vectors().iloc[:, -1]
-    assert model.recommend([12345], k=4)["item_id"].tolist() == own.nlargest(4).index.tolist()
+@pytest.mark.parametrize("solver", list(RANKERS))
+def test_who_is_not_known_gets_what_most_have_met(solver: str) -> None:
+    met = interactions()
+    model = FMRanker(6, solver=solver, random_state=0).fit(met)
+    got = model.recommend([3, 12345, 7], k=40)
+    counts = met["item_id"].value_counts()
+    unknown = got[got["user_id"] == 12345]
+    assert unknown["score"].tolist() == sorted(counts, reverse=True)
+    assert (counts[unknown["item_id"]].to_numpy() == unknown["score"]).all()
+    pd.testing.assert_frame_equal(
+        got[got["user_id"] != 12345].reset_index(drop=True), model.recommend([3, 7], k=40), check_exact=True
+    )
 
 
 @pytest.mark.parametrize("exclude_seen", [False, True])
@@ -249,7 +352,7 @@ def test_similar_ones_are_of_one_kind_and_never_the_same() -> None:
     assert (users["similar"] % 4 == 1).all()
 
 
-@pytest.mark.parametrize("solver", ["bpr", "warp", "implicit_als"])
+@pytest.mark.parametrize("solver", list(RANKERS))
 def test_what_is_planted_is_found(solver: str) -> None:
     met = interactions(200, 120)
     held_out = met.groupby("user_id").sample(3, random_state=0)
@@ -345,10 +448,14 @@ def test_what_cannot_be_ranked_is_refused() -> None:
         model.recommend([1])
     items = pd.DataFrame({"item_id": [100, 100]})
     wrong: list[tuple[FMRanker, Any, dict[str, Any], str]] = [
-        (FMRanker(solver="adagrad"), met, {}, "solver must be one of 'bpr', 'warp', 'implicit_als'"),
+        (FMRanker(solver="adagrad"), met, {}, "solver must be one of 'bpr', 'warp', 'sampled_softmax'"),
         (FMRanker(0), met, {}, "n_factors must be a positive integer"),
         (FMRanker(solver=BPR(negatives="rare")), met, {}, "'uniform' or 'popular'"),
         (FMRanker(solver=ImplicitALS(unobserved=0)), met, {}, "unobserved"),
+        (FMRanker(solver=SampledSoftmax(temperature=0)), met, {}, "temperature"),
+        (FMRanker(solver=SampledSoftmax(n_negatives=2.5)), met, {}, "n_negatives"),
+        (FMRanker(solver=CosineContrastive(margin=2)), met, {}, "from -1 to 1"),
+        (FMRanker(solver=CosineContrastive(negative_weight=-1)), met, {}, "negative_weight"),
         (model, met[:0], {}, "0 rows"),
         (model, met.drop(columns="item_id"), {}, "no column 'item_id'"),
         (model, met.assign(item_id=np.nan), {}, "are missing"),

@@ -34,7 +34,7 @@ from sparsefm import (
     persistence,
 )
 from sparsefm._kernels import adaptive
-from sparsefm.solvers import FTRL, SGD, AdaGrad, Adam, Auto, DivergenceError, batches, engine
+from sparsefm.solvers import FTRL, SGD, AdaGrad, Adam, Auto, DivergenceError, engine, team
 
 METHODS: dict[str, Callable[..., Any]] = {
     "adagrad": AdaGrad,
@@ -1234,7 +1234,7 @@ class Late:
 def test_a_team_that_is_interrupted_as_it_starts_ends_its_work(interruptions: int) -> None:
     late = Late(interruptions)
     with pytest.raises(KeyboardInterrupt) if interruptions else contextlib.nullcontext():
-        batches._work(late, 3)
+        team._try(late, 3)
     assert sorted(late.done) == [0, 1, 2]
 
 

@@ -2,7 +2,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-def epoch(
+teams: bool
+batch_size: int
+
+class Pass:
+    begun: bool
+    def work(self, member: int) -> None: ...
+    def result(self) -> tuple[float, int]: ...
+
+def open_pass(
     table: NDArray[Any],
     sums: NDArray[Any],
     context_indptr: NDArray[Any],
@@ -22,5 +30,18 @@ def epoch(
     rate: float,
     epsilon: float,
     key: int,
+    members: int,
     isa: int,
-) -> tuple[float, int]: ...
+) -> Pass: ...
+def rows(
+    table: NDArray[Any],
+    indptr: NDArray[Any],
+    indices: NDArray[Any],
+    data: NDArray[Any] | None,
+    chosen: NDArray[Any],
+    sums: NDArray[Any],
+    strength: NDArray[Any] | None,
+    rate: float,
+    epsilon: float,
+    isa: int,
+) -> None: ...

@@ -24,6 +24,7 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
 
     A fit sets `user_ids_` and `item_ids_` (pandas arrays; of users None where an id does not say which context),
     `seen_` (n_users, n_items) with what was met, and `_items`, scores and vectors of all items; `_side_of` is of users.
+    Users that the fit did not see get the items that most users met, with their number as the score.
     """
 
     user: str
@@ -35,8 +36,13 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
     _items: tuple[NDArray[Any], NDArray[Any]]
 
     def _side_of(self, places: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Scores and vectors of these rows of users, −1 for one that the fit did not see."""
+        """Scores and vectors of these rows of users."""
         raise NotImplementedError
+
+    def _popularity(self, items: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The number of users who met each of these items."""
+        met: NDArray[np.float64] = np.bincount(self.seen_.indices, minlength=self.seen_.shape[1])[items].astype(float)
+        return met
 
     def _lists(self, users: Any, k: int, items: Any, exclude_seen: bool) -> pd.DataFrame:
         """The k best for each of these ids among `items`: all of the fit, a sequence for all, or pairs in a frame."""
@@ -50,11 +56,17 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
         own = self._items if items is None else (self._items[0][shown], self._items[1][shown])
         step, k = max(1, _BLOCK // max(1, own[1].shape[1])), max(1, min(k, len(shown)))
         ids, scores = np.empty((len(places), k), np.int64), np.empty((len(places), k))
-        for start in range(0, len(places), step):
-            block = slice(start, start + step)
+        known, unknown = np.flatnonzero(places >= 0), places < 0
+        if unknown.any():
+            popularity, none = self._popularity(shown), np.zeros((len(shown), 1))
+            ids[unknown], scores[unknown] = (
+                top_k((none[:1, 0], none[:1]), (popularity, none), k) if len(shown) else (-1, 0)
+            )
+        for start in range(0, len(known), step):
+            block = known[start : start + step]
             seen = None
             if exclude_seen:
-                seen = self._seen_by(places[block])
+                seen = self.seen_[places[block]]
                 seen = seen if items is None else seen[:, shown]
             ids[block], scores[block] = top_k(
                 self._side_of(places[block]), own, k, exclude=seen, n_threads=self.n_threads
@@ -75,15 +87,16 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
         item = item[pd.factorize(pairs[self.item])[0]]
         keep = (row >= 0) & ~pd.DataFrame({"row": row, "item": item}).duplicated().to_numpy()
         if exclude_seen:
-            met = self._seen_by(places).tocoo().coords
-            keep &= ~np.isin(row * len(self.item_ids_) + item, met[0].astype(np.int64) * len(self.item_ids_) + met[1])
+            met = self.seen_[places[places >= 0]].tocoo().coords
+            asked = np.flatnonzero(places >= 0)[met[0]]
+            keep &= ~np.isin(row * len(self.item_ids_) + item, asked * len(self.item_ids_) + met[1])
         row, item = row[keep], item[keep]
         order = np.lexsort((item, row))
         row, item = row[order], item[order]
-        scores = np.empty(len(row))
+        scores, known = self._popularity(item), np.flatnonzero(places[row] >= 0)
         step = max(1, _BLOCK // max(1, self._items[1].shape[1]))
-        for start in range(0, len(row), step):
-            block = slice(start, start + step)
+        for start in range(0, len(known), step):
+            block = known[start : start + step]
             of_user, p = self._side_of(places[row[block]])
             bias, q = (side[item[block]] for side in self._items)
             scores[block] = of_user + np.einsum("ij,ij->i", p, q, dtype=np.float64) + bias
@@ -99,12 +112,6 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
                 "score": scores[best],
             }
         )
-
-    def _seen_by(self, places: NDArray[np.int64]) -> Any:
-        met = self.seen_[np.maximum(places, 0)]
-        met.data[np.repeat(places < 0, np.diff(met.indptr))] = 0
-        met.eliminate_zeros()
-        return met
 
     def _of_users(self, ids: Any) -> NDArray[np.int64]:
         """The context row of each id, −1 for one that the fit did not see."""

@@ -19,7 +19,7 @@ from .._kernels.dispatch import n_threads_or_default
 from ..encoders import Counts, FrameEncoder, OneHot, TargetStats
 from ..encoders.frame import choose
 from ..encoders.tables import is_frame
-from ..model import FMParams, represent
+from ..model import FMParams
 from ..recommend import top_k
 from ..solvers import RANKERS, Interrupted, RankingProblem, make_solver
 from ..validation import check_csr, check_positive, check_weights
@@ -27,7 +27,7 @@ from .base import _is_true, all_or_nothing
 from .files import ranker_state
 from .ids import ByIds
 from .rows import spans_of
-from .sides import as_frame, fields_of, recommended
+from .sides import as_frame, fields_of, recommended, sides_of, unit
 from .watch import Progress
 
 __all__ = ["FMRanker"]
@@ -43,10 +43,10 @@ class FMRanker(ByIds):
     Parameters
     ----------
     n_factors : int
-    solver : "warp", "bpr", "implicit_als", or a solver object such as WARP(max_iter=20)
+    solver : str, or a solver object such as WARP(max_iter=20)
+        "warp", "bpr", "sampled_softmax", "cosine_contrastive", "implicit_als".
     l2_linear, l2_factors : float
-        Penalties ½ l2 · ‖·‖² of weights and factors: at each visit with "bpr" and "warp", by frequency as
-        `ImplicitALS` says.
+        Penalties ½ l2 · ‖·‖² of weights and factors: at each visit, or by frequency as `ImplicitALS` says.
     init_std : float
         Standard deviation of the factors at the start.
     encoder : FrameEncoder, optional
@@ -60,7 +60,7 @@ class FMRanker(ByIds):
     callbacks : list of callable(estimator, record), optional
         Called after each epoch; True stops.
     n_threads, random_state, verbose
-        As for FMRegressor. "bpr" and "warp" use one thread.
+        As for FMRegressor.
 
     Attributes
     ----------
@@ -299,6 +299,11 @@ class FMRanker(ByIds):
             report=report,
         )
 
+    @property
+    def _cosine(self) -> bool:
+        """Whether scores are cosines."""
+        return getattr(make_solver(self.solver, RANKERS), "cosine", False)
+
     def _seed(self) -> int:
         if isinstance(self.random_state, (int, np.integer)):
             return int(self.random_state)
@@ -307,7 +312,7 @@ class FMRanker(ByIds):
     def _index(self, users: Any, items: Any) -> None:
         """What answers by id are made of."""
         self.user_ids_, self.item_ids_ = users, items
-        self._users, self._items = represent(self.params_, *self.X_sides_, n_threads=self.n_threads)
+        self._users, self._items = sides_of(self.params_, *self.X_sides_, cosine=self._cosine, n_threads=self.n_threads)
 
     # ---- the way out ----
 
@@ -328,8 +333,9 @@ class FMRanker(ByIds):
         Parameters
         ----------
         contexts : sequence of user ids, or DataFrame
-            Ids of users, or with `candidates` one row a request: the user and context columns. A user that the fit did
-            not see, with no attribute that is known, gets the items in the order of their own scores.
+            Ids of users, or with `candidates` one row a request: the user and context columns. An id that the fit did
+            not see gets the items that most users met, their number being the score; a row of which nothing is known
+            the candidates in the order of their own scores.
         candidates : DataFrame, optional
             One row an item: the item columns, each id once.
         k : int
@@ -353,18 +359,24 @@ class FMRanker(ByIds):
             if items is not None:
                 raise ValueError("items= goes with user ids; with frames the candidates are the items to choose from")
             return recommended(
-                self.params_, self.encoder_, contexts, candidates, user, item, k, exclude, n_threads=self.n_threads
+                self.params_,
+                self.encoder_,
+                contexts,
+                candidates,
+                user,
+                item,
+                k,
+                exclude,
+                cosine=self._cosine,
+                n_threads=self.n_threads,
             )
         if exclude is not None:
             raise ValueError("exclude= goes with candidates=; by user ids exclude_seen= leaves out what was met")
         return self._lists(contexts, k, items, exclude_seen)
 
     def _side_of(self, places: NDArray[Any]) -> tuple[Any, Any]:
-        """Those of the fit's users, and nothing of others."""
-        bias, vectors = np.zeros(len(places), self._users[0].dtype), np.zeros((len(places), self.n_factors))
-        vectors = vectors.astype(self._users[1].dtype)
-        vectors[places >= 0] = self._users[1][places[places >= 0]]
-        return bias, vectors
+        vectors = self._users[1][places]
+        return np.zeros(len(vectors), vectors.dtype), vectors
 
     def user_vectors(self) -> pd.DataFrame:
         """(n_users, n_factors + 1) by id; inner products with `item_vectors` are the scores of lists."""
@@ -414,9 +426,8 @@ def _of_matrix(X: Any, users: Any, items: Any, user: str, item: str) -> tuple[pd
 
 def _similar(vectors: Any, places: Any, ids: Any, asked: Any, k: int, column: str) -> pd.DataFrame:
     check_positive(k, "k", integer=True)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = vectors / np.where(lengths > 0, lengths, 1)
-    none = np.zeros(len(unit), unit.dtype)
-    own = sp.csr_array((np.ones(len(places), np.uint8), places, np.arange(len(places) + 1)), (len(places), len(unit)))
-    found, scores = top_k((none[places], unit[places]), (none, unit), k, exclude=own)
+    vectors = unit(vectors)
+    none, shape = np.zeros(len(vectors), vectors.dtype), (len(places), len(vectors))
+    own = sp.csr_array((np.ones(len(places), np.uint8), places, np.arange(len(places) + 1)), shape)
+    found, scores = top_k((none[places], vectors[places]), (none, vectors), k, exclude=own)
     return as_frame(found, scores, pd.Series(asked), pd.Series(ids), column, "similar")

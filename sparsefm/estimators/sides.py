@@ -13,7 +13,7 @@ from ..encoders import FrameEncoder
 from ..model import FMParams, Posterior, represent
 from ..recommend import top_k
 
-__all__ = ["as_frame", "excluded", "fields_of", "recommended"]
+__all__ = ["as_frame", "excluded", "fields_of", "recommended", "sides_of", "unit"]
 
 
 def recommended(
@@ -26,16 +26,30 @@ def recommended(
     k: int,
     exclude: Any,
     *,
+    cosine: bool = False,
     n_threads: int | None,
 ) -> pd.DataFrame:
-    """The k best of the candidates for each context, both frames."""
+    """The k best of the candidates for each context, both frames; cosine: by angles alone."""
     if not isinstance(encoder, FrameEncoder):
         raise TypeError(f"recommending from frames needs a FrameEncoder, not a {type(encoder).__name__}")
     X_users, X_items = _both_sides(encoder, contexts, candidates, user, item)
-    users, items = represent(params, X_users, X_items, n_threads=n_threads)
+    users, items = sides_of(params, X_users, X_items, cosine=cosine, n_threads=n_threads)
     pairs = None if exclude is None else excluded(exclude, contexts, candidates, user, item)
     ids, scores = top_k(users, items, k, w0=float(np.mean(params.w0)), exclude=pairs)
     return as_frame(ids, scores, contexts[user], candidates[item], user, item)
+
+
+def sides_of(params: FMParams | Posterior, X_users: Any, X_items: Any, *, cosine: bool, n_threads: int | None) -> Any:
+    """Scores and vectors of both sides, whose inner products are the scores of pairs; cosine: those of their angles."""
+    sides = represent(params, X_users, X_items, n_threads=n_threads)
+    return tuple((np.zeros_like(bias), unit(vectors)) for bias, vectors in sides) if cosine else sides
+
+
+def unit(vectors: NDArray[Any]) -> NDArray[Any]:
+    """The rows at length one; zeros stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    found: NDArray[Any] = vectors / np.where(lengths > 0, lengths, 1)
+    return found
 
 
 def as_frame(ids: NDArray[Any], scores: NDArray[Any], users: Any, items: Any, user: str, item: str) -> pd.DataFrame:

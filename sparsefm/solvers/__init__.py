@@ -11,6 +11,7 @@ from .first_order import FTRL, SGD, AdaGrad, Adam
 from .mcmc import MCMC
 from .problem import LOSSES, DivergenceError, Problem
 from .ranking import BPR, WARP, ImplicitALS, RankingProblem
+from .shared import CosineContrastive, SampledSoftmax
 
 __all__ = [
     "ALS",
@@ -25,11 +26,13 @@ __all__ = [
     "AdaGrad",
     "Adam",
     "Auto",
+    "CosineContrastive",
     "DivergenceError",
     "ImplicitALS",
     "Interrupted",
     "Problem",
     "RankingProblem",
+    "SampledSoftmax",
     "make_solver",
 ]
 
@@ -42,7 +45,13 @@ SOLVERS: dict[str, Any] = {
     "mcmc": MCMC,
     "auto": Auto,
 }
-RANKERS: dict[str, Any] = {"bpr": BPR, "warp": WARP, "implicit_als": ImplicitALS}
+RANKERS: dict[str, Any] = {
+    "bpr": BPR,
+    "warp": WARP,
+    "sampled_softmax": SampledSoftmax,
+    "cosine_contrastive": CosineContrastive,
+    "implicit_als": ImplicitALS,
+}
 
 
 def make_solver(solver: Any, known: dict[str, Any] = SOLVERS) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from .._kernels import adaptive, csr, dispatch, minibatch
 from ..model import aligned_zeros
 from .problem import LOSSES, Problem
 from .table import Table
+from .team import work
 
 __all__ = ["Batches"]
 
@@ -64,9 +64,9 @@ class Batches:
     def run(self, table: Table, batches: NDArray[np.int64], steps: tuple[float, ...], key: int) -> tuple[float, int]:
         """A pass over some batches; (Σ weight · loss before each batch's own step, first bad row or −1)."""
         problem, rows = self.problem, self.problem.rows
-        members = dispatch.n_threads_or_default(problem.n_threads) if minibatch.teams else 1
-        while True:
-            each = minibatch.open_pass(
+
+        def open_pass(members: int) -> Any:
+            return minibatch.open_pass(
                 table.array,
                 table.bias,
                 self._sums,
@@ -94,57 +94,6 @@ class Batches:
                 key,
                 dispatch.ISA,
             )
-            started = _work(each, members)
-            if started == members:
-                return each.result()
-            members = started
 
-
-def _work(each: Any, members: int) -> int:
-    """Runs a pass with that many threads, this one among them. Returns how many there were; if they were fewer, none
-    has begun."""
-    ready = threading.Event()
-    wanted = [True]
-
-    def member(number: int) -> None:
-        ready.wait()
-        if wanted[0]:
-            each.work(number)
-
-    threads: list[threading.Thread] = []
-    started = members
-    try:
-        for number in range(1, members):
-            thread = threading.Thread(target=member, args=(number,), daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # the system grants no more
-                started = number
-                break
-            threads.append(thread)
-        wanted[0] = started == members
-    except BaseException:
-        wanted[0] = False
-        raise
-    finally:
-        ready.set()
-    interrupted = None
-    while wanted[0] and not each.begun:
-        try:
-            each.work(0)
-        except KeyboardInterrupt as interruption:  # before it had begun: the others wait for this one
-            interrupted = interruption
-    _join(threads, interrupted)
-    return started
-
-
-def _join(threads: list[threading.Thread], interrupted: KeyboardInterrupt | None) -> None:
-    """Waits for all of them, an interruption notwithstanding: they work on the table. Then lets it through."""
-    while threads:
-        try:
-            threads[-1].join()
-            threads.pop()
-        except KeyboardInterrupt as interruption:
-            interrupted = interruption
-    if interrupted is not None:
-        raise interrupted
+        result: tuple[float, int] = work(open_pass, problem.n_threads if minibatch.teams else 1)
+        return result

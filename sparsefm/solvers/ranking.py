@@ -19,12 +19,14 @@ from .engine import Interrupted
 from .problem import DivergenceError
 from .sweep import Prior, Sweep
 from .table import Table
+from .team import work
 
 __all__ = ["BPR", "WARP", "ImplicitALS", "RankingProblem"]
 
 Spans = tuple[tuple[int, int], ...]
+Side = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[Any] | None]  # indptr, indices, data
 
-_EPSILON = 1.0  # that AdaGrad's sums of squares begin with
+EPSILON = 1.0  # that AdaGrad's sums of squares begin with
 
 
 @dataclass(frozen=True)
@@ -61,55 +63,56 @@ class RankingProblem:
         return np.searchsorted(self.context, np.arange(self.contexts.n_rows + 1))
 
 
-class _Pairwise(BaseEstimator):  # type: ignore[misc]
-    """Interactions one after another, each against an item that its context has not met."""
+@dataclass
+class Training:
+    """A problem on its way: rows as the kernels take them, and the table that is trained."""
 
-    _warp = False
-    max_iter: int
-    learning_rate: float
-    negatives: str
-    max_trials: int = 1
+    problem: RankingProblem
+    table: Table
+    contexts: Side
+    items: Side
+    starts: NDArray[np.int64]
 
-    def solve(self, problem: RankingProblem) -> FMParams:
-        """The parameters: a function of the problem and its seed, by one thread."""
-        name = type(self).__name__
-        check_positive(self.max_iter, f"{name}(max_iter)", integer=True)
-        check_positive(self.max_trials, f"{name}(max_trials)", integer=True)
-        check_positive(self.learning_rate, f"{name}(learning_rate)")
-        if self.negatives not in ("uniform", "popular"):
-            raise ValueError(f"{name}(negatives) must be 'uniform' or 'popular', got {self.negatives!r}")
-        dtype, sides = problem.items.dtype, (problem.contexts, problem.items)
-        table = Table("adagrad", problem.n_features, problem.n_factors, dtype, _EPSILON)
+    @classmethod
+    def of(cls, problem: RankingProblem) -> Training:
+        sides = (problem.contexts, problem.items)
+        table = Table("adagrad", problem.n_features, problem.n_factors, problem.items.dtype, EPSILON)
         occurs = np.unique(np.concatenate([rows.indices for rows in sides]))
         table.admit(occurs, problem.init_std, problem.seed)
         table.strengthen(occurs, problem.l2_linear, problem.l2_factors)
-        contexts, items = (_narrow(rows) for rows in sides)
-        order, starts = np.empty(len(problem.item), np.int32), problem.starts()
-        sums = aligned_zeros((3, table.kp), dtype)
+        contexts, items = ((rows.indptr.astype(np.int32), rows.indices.astype(np.int32), rows.data) for rows in sides)
+        return cls(problem, table, contexts, items, problem.starts())
+
+
+class ByGradient(BaseEstimator):  # type: ignore[misc]
+    """Passes over the interactions in a random order, with AdaGrad's steps."""
+
+    max_iter: int
+    learning_rate: float
+
+    def _check(self) -> None:
+        """Raises ValueError for options of its own that cannot be."""
+        raise NotImplementedError
+
+    def _pass(self, training: Training, order: NDArray[np.int32], key: int) -> float:
+        """One pass over the interactions in this order; the sum of their losses, not finite where it diverged."""
+        raise NotImplementedError
+
+    def solve(self, problem: RankingProblem) -> FMParams:
+        """The parameters: a function of the problem and its seed, n_threads only changes how fast they come."""
+        name = type(self).__name__
+        check_positive(self.max_iter, f"{name}(max_iter)", integer=True)
+        check_positive(self.learning_rate, f"{name}(learning_rate)")
+        self._check()
+        training = Training.of(problem)
+        order = np.empty(len(problem.item), np.int32)
         began = perf_counter()
         for epoch in range(1, self.max_iter + 1):
             key = int(gibbs.mixed(problem.seed, epoch))
             adaptive.shuffle(order, key)
             try:
-                total, bad = ranking.epoch(
-                    table.array,
-                    sums,
-                    *contexts,
-                    *items,
-                    starts,
-                    problem.context,
-                    problem.item,
-                    problem.weight,
-                    order,
-                    self._warp,
-                    self.negatives == "popular",
-                    self.max_trials,
-                    self.learning_rate,
-                    _EPSILON,
-                    key,
-                    dispatch.ISA,
-                )
-                if bad >= 0 or not np.isfinite(total):
+                total = self._pass(training, order, key)
+                if not np.isfinite(total):
                     raise self._diverged()
                 record = {"epoch": epoch, "loss": total / len(order), "seconds": perf_counter() - began}
                 began = perf_counter()
@@ -118,8 +121,8 @@ class _Pairwise(BaseEstimator):  # type: ignore[misc]
             except KeyboardInterrupt as interruption:
                 if epoch == 1:
                     raise
-                raise Interrupted(table.copy()) from interruption
-        params = table.unpack()
+                raise Interrupted(training.table.copy()) from interruption
+        params = training.table.unpack()
         with np.errstate(over="ignore"):  # a sum of squares is finite only if every parameter is
             finite = np.isfinite(np.vdot(params.w, params.w) + np.vdot(params.V, params.V))
         if not finite:
@@ -133,8 +136,45 @@ class _Pairwise(BaseEstimator):  # type: ignore[misc]
         )
 
 
-def _narrow(rows: Rows) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[Any] | None]:
-    return rows.indptr.astype(np.int32), rows.indices.astype(np.int32), rows.data
+class _Pairwise(ByGradient):
+    """Each interaction against one item that its context has not met."""
+
+    _warp = False
+    negatives: str
+    max_trials: int = 1
+
+    def _check(self) -> None:
+        name = type(self).__name__
+        check_positive(self.max_trials, f"{name}(max_trials)", integer=True)
+        if self.negatives not in ("uniform", "popular"):
+            raise ValueError(f"{name}(negatives) must be 'uniform' or 'popular', got {self.negatives!r}")
+
+    def _pass(self, training: Training, order: NDArray[np.int32], key: int) -> float:
+        problem, table = training.problem, training.table
+
+        def open_pass(members: int) -> ranking.Pass:
+            return ranking.open_pass(
+                table.array,
+                aligned_zeros((4 * ranking.batch_size, table.kp), table.dtype),
+                *training.contexts,
+                *training.items,
+                training.starts,
+                problem.context,
+                problem.item,
+                problem.weight,
+                order,
+                self._warp,
+                self.negatives == "popular",
+                self.max_trials,
+                self.learning_rate,
+                EPSILON,
+                key,
+                members,
+                dispatch.ISA,
+            )
+
+        total, bad = work(open_pass, problem.n_threads if ranking.teams else 1)
+        return float(total) if bad < 0 else float("nan")
 
 
 class BPR(_Pairwise):
@@ -149,7 +189,8 @@ class BPR(_Pairwise):
     negatives : "uniform" or "popular"
         Items are drawn each as often as any other, or as often as they occur: then popularity is no merit.
 
-    Uses one thread, and gives the same bits at any n_threads.
+    Interactions step in batches of 128: drawn, and scored, from the state before the batch. The same bits at any
+    n_threads.
     """
 
     def __init__(self, *, max_iter: int = 30, learning_rate: float = 0.1, negatives: str = "uniform") -> None:
@@ -173,7 +214,8 @@ class WARP(_Pairwise):
     max_trials : int
         Draws at most; an interaction that holds against all of them takes no step.
 
-    Uses one thread, and gives the same bits at any n_threads.
+    Interactions step in batches of 128: drawn, and scored, from the state before the batch. The same bits at any
+    n_threads.
     """
 
     _warp = True
