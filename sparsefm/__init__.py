@@ -2,9 +2,10 @@
 
 Read data (`datasets`), split it (`splits`), encode it (`FrameEncoder` and its columns), fit an estimator
 (`FMRegressor`, `FMClassifier`, `FMOrdinal`), judge it (`metrics`), recommend, save and `load`.
+Rankings from interactions are fitted by `FMRanker`, `Popularity` and `EASE` and judged by `evaluation`.
 """
 
-from . import datasets, metrics, splits
+from . import datasets, evaluation, metrics, splits
 from .encoders import (
     Binned,
     Counts,
@@ -18,17 +19,18 @@ from .encoders import (
     OneHot,
     TargetStats,
 )
-from .estimators import FMClassifier, FMOrdinal, FMRanker, FMRegressor, load
+from .estimators import EASE, FMClassifier, FMOrdinal, FMRanker, FMRegressor, Popularity, load
 from .persistence import ModelFileError
 from .validation import RelationBlock
 
 __version__ = "0.1.0"
 
-__all__ = [
+__all__ = [  # noqa: RUF022  (in the order of sorted, capitals first)
     "Binned",
     "Counts",
     "Cross",
     "Date",
+    "EASE",
     "FMClassifier",
     "FMOrdinal",
     "FMRanker",
@@ -40,9 +42,11 @@ __all__ = [
     "MultiHot",
     "Numeric",
     "OneHot",
+    "Popularity",
     "RelationBlock",
     "TargetStats",
     "datasets",
+    "evaluation",
     "load",
     "metrics",
     "splits",

@@ -23,6 +23,7 @@ FLOORS = {
     "explain": 3,
     "nn": 3,
     "estimators": 4,
+    "evaluation": 4,
     "plots": 4,
     "quickstart": 5,
     "cli": 6,

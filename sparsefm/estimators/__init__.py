@@ -6,12 +6,13 @@ import os
 
 from .. import persistence
 from ..persistence import ModelFileError
+from .baselines import EASE, Popularity
 from .files import FORMAT, from_state, ranker_from_state
 from .fm import FMClassifier, FMRegressor
 from .ordinal import FMOrdinal
 from .ranker import FMRanker
 
-__all__ = ["FMClassifier", "FMOrdinal", "FMRanker", "FMRegressor", "load"]
+__all__ = ["EASE", "FMClassifier", "FMOrdinal", "FMRanker", "FMRegressor", "Popularity", "load"]
 
 _CLASSES: dict[str, type[FMRegressor] | type[FMClassifier] | type[FMOrdinal]] = {
     "FMRegressor": FMRegressor,

@@ -26,7 +26,7 @@ class _Shared(ByGradient):
 
     def _slopes(self, own: NDArray[Any], drawn: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Of cosines with the item met (n,) and with those drawn (n, m), −inf where they were met: the loss (n,) and
-        its derivatives by either."""
+        its derivatives by either, the latter perhaps where they were."""
         raise NotImplementedError
 
     def _check(self) -> None:
@@ -50,9 +50,11 @@ class _Shared(ByGradient):
             against[row[hit], place[met[hit]]] = -np.inf
             place[drawn] = -1
             loss, slope, slopes = self._slopes(np.einsum("ij,ij->i", p, q), against)
-            ones = np.ones(len(batch), training.table.dtype)
-            weight = ones if problem.weight is None else problem.weight[batch]
-            slope, slopes = slope * weight, slopes * weight[:, None]
+            weight = np.ones(len(batch), training.table.dtype)
+            if problem.weight is not None:
+                weight = problem.weight[batch]
+                slope *= weight
+                slopes *= weight[:, None]
             gradients = (slope[:, None] * q + slopes @ n, slope[:, None] * p, slopes.T @ p)
             units, lengths = (p, q, n), (of_p, of_q, of_n)
             strengths = (weight, weight, np.ones(len(drawn), training.table.dtype))
@@ -125,11 +127,13 @@ class SampledSoftmax(_Shared):
 
     def _slopes(self, own: NDArray[Any], drawn: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         highest = np.maximum(own, drawn.max(axis=1))
-        own, drawn = (own - highest) / self.temperature, (drawn - highest[:, None]) / self.temperature
-        chance = np.exp(drawn)
+        own = (own - highest) / self.temperature
+        drawn -= highest[:, None]
+        drawn *= 1 / self.temperature
+        chance = np.exp(drawn, out=drawn)
         whole = np.exp(own) + chance.sum(axis=1)
-        of_drawn = chance / whole[:, None]
-        return np.log(whole) - own, -of_drawn.sum(axis=1) / self.temperature, of_drawn / self.temperature
+        chance *= (1 / (whole * self.temperature))[:, None]
+        return np.log(whole) - own, -chance.sum(axis=1), chance
 
 
 class CosineContrastive(_Shared):
