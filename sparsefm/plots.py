@@ -1,4 +1,7 @@
-"""Pictures of training and of what scores are made of. matplotlib is imported only when one is drawn."""
+"""Pictures of training, of what scores are made of, and of how far probabilities hold.
+
+matplotlib is imported only when one is drawn.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from .metrics import calibration_error
 from .validation import check_positive
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["explanation", "field_importance", "learning_curve"]
+__all__ = ["calibration", "explanation", "field_importance", "learning_curve"]
 
 _TRAINING, _EVALUATION, _FAINT = "#7f8fa6", "#c0392b", "#d9d9d9"
 _UP, _DOWN = "#2e7fb8", _EVALUATION
@@ -219,6 +224,72 @@ def field_importance(frame: pd.DataFrame, *, top: int = 20, ax: Axes | None = No
         _note(ax, f"{value:.3g}", value, place)
     ax.set_xlabel("standard deviation of its part of the score")
     _finish_bars(ax, _labels(shown), title)
+    return ax
+
+
+def calibration(
+    y_true: npt.ArrayLike,
+    y_prob: npt.ArrayLike,
+    *,
+    n_bins: int = 10,
+    ax: Axes | None = None,
+    title: str | None = None,
+) -> Axes:
+    """Reliability diagram: how often what was given a probability happened, beside the diagonal of forecasts that hold.
+
+    Rows go by their probability to bins of equal width; a bin without rows has no point. The legend has the expected
+    calibration error (`metrics.calibration_error`) of the same bins.
+
+    Parameters
+    ----------
+    y_true : array-like (n_samples,)
+        Labels: 0 and 1, -1 and 1, or booleans.
+    y_prob : array-like (n_samples,)
+        Probabilities of label 1.
+    n_bins : int
+        Number of bins.
+    ax : matplotlib Axes, optional
+        Where to draw. Without it a new figure is made, which pyplot does not know: save it by
+        ``ax.figure.savefig(path)``.
+    title : str, optional
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed: ``pip install sparsefm[plot]``.
+    ValueError
+        If n_bins is not a positive integer, labels are others, probabilities lie outside [0, 1], or the input is empty,
+        of different lengths, not one-dimensional, missing or infinite.
+
+    Examples
+    --------
+    >>> from sparsefm.plots import calibration
+    >>> ax = calibration([0, 1, 1, 1], [0.25, 0.25, 0.75, 0.75], n_bins=2)
+    >>> ax.get_xlabel()
+    'predicted probability'
+    """
+    error = calibration_error(y_true, y_prob, n_bins=n_bins)
+    ax = _new_axes(4.2) if ax is None else ax
+    from sklearn.calibration import calibration_curve  # takes a while to import
+
+    happened, predicted = calibration_curve(y_true, y_prob, n_bins=n_bins, pos_label=1)
+    ax.plot([0, 1], [0, 1], color=_TRAINING, linewidth=0.8, label="forecasts that hold")
+    label = f"of these rows: expected calibration error {error:.3g}"
+    ax.plot(predicted, happened, color=_EVALUATION, marker=".", label=label)
+    ax.set_xlabel("predicted probability")
+    ax.set_ylabel("share that happened")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    ax.grid(color=_FAINT, linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False)
+    if title is not None:
+        ax.set_title(title, loc="left")
     return ax
 
 

@@ -18,12 +18,13 @@ no_checkout = pytest.mark.skipif(not README.exists(), reason="tests run without 
 
 def run_blocks(page):
     """Runs each block of Python by itself, or with the names of the one before where it says that it continues it;
-    blocks on torch only where there is one."""
+    blocks on torch only where there is one, and pictures only where there is matplotlib."""
     names = {}
+    needed = {"import torch\n": "torch", "from sparsefm.plots import": "matplotlib"}
     blocks = re.findall(r"```python( continued)?\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert blocks
     for continued, block in blocks:
-        if "import torch\n" in block and importlib.util.find_spec("torch") is None:
+        if any(text in block and importlib.util.find_spec(package) is None for text, package in needed.items()):
             continue
         names = names if continued else {"__name__": "__main__"}
         exec(compile(block, str(page), "exec"), names)
@@ -45,6 +46,18 @@ def test_the_python_blocks_of_the_training_page_run(tmp_path, monkeypatch):
 @no_checkout
 def test_the_python_blocks_of_the_ranking_page_run():
     run_blocks(ROOT / "docs" / "ranking.md")
+
+
+@no_checkout
+def test_the_python_blocks_of_the_evaluation_page_run_and_show_the_leak(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run_blocks(ROOT / "docs" / "evaluation.md")
+    out = capsys.readouterr().out
+    for model in ("Popularity", "EASE", "FMRanker"):
+        past, future, same_past, same_future = map(float, re.findall(rf"{model} +(0\.\d+)", out))
+        assert past < future
+        assert same_past < same_future
+    assert float(re.search(r"calibration error: ([\d.]+)", out)[1]) < 0.1
 
 
 @no_checkout

@@ -17,7 +17,8 @@ pytest.importorskip("matplotlib", reason="matplotlib comes with the extra `plot`
 
 from matplotlib.figure import Figure
 
-from sparsefm.plots import explanation, field_importance, learning_curve
+from sparsefm.metrics import calibration_error
+from sparsefm.plots import calibration, explanation, field_importance, learning_curve
 
 HISTORY: list[dict[str, Any]] = [
     {"epoch": 1, "loss": 2.0, "eval_loss": 0.5},
@@ -224,3 +225,45 @@ def test_tables_without_matplotlib_say_what_to_install(monkeypatch: pytest.Monke
 def test_tables_that_cannot_be_drawn_are_refused(draw: Any, table: Any, options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         draw(table, **options)
+
+
+def test_probabilities_are_drawn_beside_what_happened() -> None:
+    y, p = [0, 1, 1, 1, 0, 0, 1], [0.25, 0.25, 0.75, 0.75, 0.0, 0.5, 1.0]
+    ax = calibration(y, p, n_bins=2, title="held out")
+    # up to 0.5, the edge within, one of four happened; above it three of three
+    low, high = (0.25 + 0.25 + 0.0 + 0.5) / 4, (0.75 + 0.75 + 1.0) / 3
+    error = (4 * abs(1 / 4 - low) + 3 * abs(1 - high)) / 7
+    label = f"of these rows: expected calibration error {error:.3g}"
+    assert set(drawn(ax)) == {"forecasts that hold", label}
+    assert drawn(ax)["forecasts that hold"] == [[0, 1], [0, 1]]
+    np.testing.assert_allclose(drawn(ax)[label], [[low, high], [1 / 4, 1]])
+    assert error == pytest.approx(calibration_error(y, p, n_bins=2))
+    assert (ax.get_xlabel(), ax.get_title(loc="left")) == ("predicted probability", "held out")
+    axes = Figure().subplots()
+    assert calibration(2 * np.array(y) - 1, p, n_bins=2, ax=axes) is axes
+    np.testing.assert_allclose(drawn(axes)[label], [[low, high], [1 / 4, 1]])
+
+
+def test_points_and_error_are_of_the_same_bins() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.integers(0, 101, 400) / 100  # many on the edges
+    y = rng.random(400) < p**2
+    (line,) = [line for line in calibration(y, p).get_lines() if "error" in str(line.get_label())]
+    of = np.maximum(np.ceil(np.round(p * 10, 9)).astype(int), 1)
+    bins = [of == number for number in range(1, 11)]
+    np.testing.assert_allclose(line.get_xdata(), [p[rows].mean() for rows in bins])
+    np.testing.assert_allclose(line.get_ydata(), [y[rows].mean() for rows in bins])
+
+
+def test_probabilities_that_cannot_be_drawn_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for y, p, options, message in (
+        ([0, 1], [0.5, np.nan], {}, "missing or infinite"),
+        ([0, 1], [0.5, 1.5], {}, "must be probabilities"),
+        ([0, 2], [0.5, 0.5], {}, "y_true must hold 0 and 1"),
+        ([0, 1], [0.5, 0.5], {"n_bins": 0}, "n_bins must be a whole number of bins, at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            calibration(y, p, **options)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install sparsefm\[plot\]"):
+        calibration([0, 1], [0.5, 0.5])

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from sparsefm import Cross, FMRanker, FMRegressor, FrameEncoder, OneHot, load
+from sparsefm import Cross, FMRanker, FMRegressor, FrameEncoder, OneHot, load, metrics
 from sparsefm._kernels import adaptive, dispatch, gibbs, ranking
 from sparsefm.model import init
 from sparsefm.persistence import ModelFileError
@@ -63,7 +63,7 @@ def problem(
         item=item.astype(np.int32),
         weight=None if weight is None else (weight / weight.mean()).astype(dtype),
         n_factors=k,
-        **(options | {"report": lambda record: False} | more),
+        **(options | {"report": lambda record, current: False} | more),
     )
 
 
@@ -227,7 +227,7 @@ def test_a_pass_against_shared_items_is_the_definition(solver: Any, dtype: Any, 
 @pytest.mark.parametrize("exponent", [0.0, 1.0])
 def test_implicit_least_squares_end_where_the_whole_objective_is_flat(sides: bool, exponent: float) -> None:
     records: list[dict[str, Any]] = []
-    given = problem(sides=sides, weighted=sides, report=lambda record: bool(records.append(record)))
+    given = problem(sides=sides, weighted=sides, report=lambda record, current: bool(records.append(record)))
     solver = ImplicitALS(max_iter=3000, unobserved=0.3, exponent=exponent)
     found = solver.solve(given)
     C, D = (rows.matrix().toarray() for rows in (given.contexts, given.items))
@@ -390,6 +390,122 @@ def test_context_is_part_of_a_request() -> None:
     both = FrameEncoder(columns | {"both": Cross("hour", "item_id")})
     with pytest.raises(ValueError, match="of the item and of others together"):
         FMRanker(encoder=both).fit(met)
+
+
+# ---- who came later
+
+
+@pytest.mark.parametrize("sides", [False, True])
+def test_least_squares_fold_in_what_a_fit_would_find(sides: bool) -> None:
+    met = interactions().assign(weight=lambda rows: 1 + rows["item_id"] % 3)
+    users = pd.DataFrame({"user_id": np.arange(60), "kind": [f"kind {u % 4}" for u in range(60)]}) if sides else None
+    solver = ImplicitALS(max_iter=200)
+    model = FMRanker(4, solver=solver, l2_linear=0.1, l2_factors=0.1, random_state=0).fit(met, users=users)
+    some = met[met["user_id"].isin([3, 10, 31])]
+    asked = None if users is None else users[users["user_id"].isin([3, 10, 31])]
+    again = model.fold_in(some, users=asked)
+    np.testing.assert_allclose(again.user_vectors(), model.user_vectors(), rtol=0, atol=2e-3)
+    renamed = again.fold_in(some.assign(user_id=some["user_id"] + 1000), users=asked and None)
+    assert not np.allclose(model.user_vectors(), 0, atol=0.1)
+    if not sides:
+        vectors = renamed.user_vectors()
+        np.testing.assert_allclose(vectors.loc[[1003, 1010]], vectors.loc[[3, 10]], rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("solver", list(RANKERS))
+def test_new_users_get_lists_of_their_own_and_nothing_else_moves(solver: str, tmp_path: Path) -> None:
+    met = interactions()
+    known, new = met[met["user_id"] < 50], met[met["user_id"] >= 50]
+    model = FMRanker(6, solver=solver, random_state=0).fit(known)
+    before = model.user_vectors().copy(), model.item_vectors().copy(), model.recommend([50], k=40)
+    folded = model.fold_in(new)
+    assert folded.user_vectors().index.tolist()[-10:] == new["user_id"].drop_duplicates().tolist()
+    pd.testing.assert_frame_equal(folded.user_vectors().iloc[:-10], before[0], check_exact=True)
+    pd.testing.assert_frame_equal(folded.item_vectors(), before[1], check_exact=True)
+    pd.testing.assert_frame_equal(model.recommend([50], k=40), before[2], check_exact=True)
+    lists = folded.recommend(range(50, 60), k=3)
+    assert lists.merge(new, on=["user_id", "item_id"]).empty
+    assert (lists["user_id"] % 4 == lists["item_id"] % 4).mean() > 0.7
+    assert folded.recommend([50], k=3, exclude_seen=False)["item_id"].isin(new["item_id"]).any()
+    folded.save(tmp_path / "folded.sfm")
+    pd.testing.assert_frame_equal(load(tmp_path / "folded.sfm").recommend(range(50, 60), k=3), lists)
+    again = model.fold_in(new.sample(frac=1, random_state=1)).recommend(range(50, 60), k=3)
+    assert again["item_id"].tolist() == lists["item_id"].tolist() or solver != "implicit_als"
+
+
+def test_users_of_whom_something_is_said_and_occasions_fold_in() -> None:
+    met = interactions()
+    users = pd.DataFrame({"user_id": np.arange(60), "kind": [f"kind {u % 4}" for u in range(60)]})
+    model = FMRanker(4, solver="implicit_als", random_state=0).fit(met[met["user_id"] < 50], users=users[:50])
+    told = model.fold_in(met[met["user_id"] == 51][:1], users=users)
+    bare = model.fold_in(met[met["user_id"] == 51][:1])
+    assert (told.recommend([51], k=5)["item_id"] % 4 == 3).mean() >= (
+        bare.recommend([51], k=5)["item_id"] % 4 == 3
+    ).mean()
+    hours = met.assign(hour=met["item_id"] % 2)
+    encoder = FrameEncoder({"user_id": OneHot(), "hour": OneHot(), "item_id": OneHot()})
+    model = FMRanker(4, encoder=encoder, random_state=0).fit(hours[hours["user_id"] < 50])
+    folded = model.fold_in(hours[hours["user_id"] >= 50])
+    request = pd.DataFrame({"user_id": [55], "hour": [1]})
+    got = folded.recommend(request, met[["item_id"]].drop_duplicates(), k=5)
+    assert (got["item_id"] % 4 == 3).mean() >= 0.6
+
+
+def test_what_cannot_be_folded_in_is_refused() -> None:
+    met = interactions()
+    model = FMRanker(4, solver="implicit_als", random_state=0).fit(met)
+    with pytest.raises(NotFittedError):
+        FMRanker().fold_in(met)
+    with pytest.raises(ValueError, match="was not in the fit"):
+        model.fold_in(pd.DataFrame({"user_id": [900], "item_id": [5]}))
+    with pytest.raises(ValueError, match="at least one"):
+        model.fold_in(met[:0])
+    with pytest.raises(ValueError, match="no column 'item_id'"):
+        model.fold_in(met[["user_id"]])
+    with pytest.raises(ValueError, match="no id would match"):
+        model.fold_in(pd.DataFrame({"user_id": ["a"], "item_id": [100]}))
+
+
+# ---- held-out interactions
+
+
+@pytest.mark.parametrize("solver", list(RANKERS))
+def test_training_ends_when_lists_get_no_better(solver: str) -> None:
+    met = interactions()
+    held_out = met.groupby("user_id").sample(2, random_state=0)
+    train = met.drop(held_out.index)
+    kind = RANKERS[solver]
+    model = FMRanker(4, solver=kind(max_iter=60), early_stopping=True, patience=3, random_state=0)
+    model.fit(train, eval_set=held_out)
+    values = [record["eval_metric"] for record in model.history_]
+    best = int(np.argmax(values))
+    assert len(values) < 60
+    assert len(values) - 1 - best == 3
+    shorter = FMRanker(4, solver=kind(max_iter=best + 1), random_state=0).fit(train)
+    np.testing.assert_array_equal(model.params_.V, shorter.params_.V)
+    lists = model.recommend(held_out["user_id"].unique(), k=10)
+    shown = lists.pivot(index="user_id", columns="rank", values="item_id")
+    relevant = [set(held_out.loc[held_out["user_id"] == user, "item_id"]) for user in shown.index]
+    assert metrics.ndcg_at_k(shown.to_numpy(), relevant, 10) == pytest.approx(values[best], abs=1e-12)
+
+
+def test_what_is_held_out_may_be_new_and_needs_its_columns() -> None:
+    met = interactions()
+    new = pd.DataFrame({"user_id": [3, 3, 999], "item_id": [100, 777, 101]})
+    model = FMRanker(4, eval_metric="recall@40", solver=BPR(max_iter=2), random_state=0).fit(met, eval_set=new)
+    seen = ((met["user_id"] == 3) & (met["item_id"] == 100)).any()
+    assert [record["eval_metric"] for record in model.history_] == [((0 if seen else 0.5) + 1) / 2] * 2
+    for bad, message in (
+        ({"eval_metric": "auc"}, "'ndcg@10'"),
+        ({"eval_metric": "ndcg@0"}, "'ndcg@10'"),
+        ({"patience": 0}, "patience"),
+        ({"early_stopping": True}, "needs eval_set"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            FMRanker(4, **bad).fit(met)
+    for wrong in (met[:0], met[["user_id"]], [1]):
+        with pytest.raises(ValueError, match=r"eval_set|no column"):
+            FMRanker(4).fit(met, eval_set=wrong)
 
 
 def test_pairs_that_come_twice_and_matrices() -> None:

@@ -150,18 +150,20 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self._note({})
         return self
 
-    def partial_fit(self, X: Any, y: Any = None) -> Self:
+    def partial_fit(self, X: Any, y: Any = None, *, columns: Collection[str] | None = None) -> Self:
         """Learn more rows: new levels become new columns behind all others, and no column ever moves.
 
         What a column stands for stays too: the mean and deviation of `Numeric` and the bins of `Binned` are
         those of the first fit. Levels that were too rare for `min_count` go on counting. Without a fit before,
         this is the first. Rows that are refused change nothing.
+
+        columns: the fields that learn, as for `transform`; only after a fit.
         """
-        if not hasattr(self, "columns_"):
+        if not hasattr(self, "columns_") and columns is None:
             return self.fit(X, y)
-        frame, n_rows, _ = self._open(X, known=True)
+        fields, frame, n_rows = self._chosen(X, columns)
         if n_rows:
-            _count(self.columns_, _read(self.columns_, frame), _labels(y, n_rows))
+            _count(fields, _read(fields, frame), _labels(y, n_rows))
             self._settle(self.columns_)
         return self
 
@@ -170,16 +172,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
         columns: the fields to encode. The others stay empty, and X need not have their columns.
         """
-        check_is_fitted(self, "columns_")
-        if isinstance(columns, str):
-            raise TypeError(f"columns must be a collection of column names, got the text {columns!r}")
-        chosen = list(self.columns_) if columns is None else list(columns)
-        absent = [name for name in chosen if name not in self.columns_]
-        if absent:
-            raise ValueError(f"not among the encoded columns: {absent}; these are {_listed(self.columns_)}")
-        frame, n_rows, _ = self._open(X, known=columns is None)
-        fields = {name: column for name, column in self.columns_.items() if name in set(chosen)}
-        _require(frame, chain.from_iterable(f.sources if columns is None else f.essential for f in fields.values()))
+        fields, frame, n_rows = self._chosen(X, columns)
         blocks = {name: column.encode(column.read(frame)) for name, column in fields.items()}
         return self._assemble(n_rows, blocks)
 
@@ -420,6 +413,20 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             made.append(EntityBlock(of, _stack(parts, len(example), self.n_features_out_), np.sort(places)))
         own = [(self._places[name], block) for name, block in blocks.items()]
         return _stack(own, n_rows, self.n_features_out_), made
+
+    def _chosen(self, X: Any, columns: Collection[str] | None) -> tuple[dict[str, Any], dict[str, Any], int]:
+        """The fields named, None: all; the columns of X, which are there for them; and its number of rows."""
+        check_is_fitted(self, "columns_")
+        if isinstance(columns, str):
+            raise TypeError(f"columns must be a collection of column names, got the text {columns!r}")
+        chosen = list(self.columns_) if columns is None else list(columns)
+        absent = [name for name in chosen if name not in self.columns_]
+        if absent:
+            raise ValueError(f"not among the encoded columns: {absent}; these are {_listed(self.columns_)}")
+        frame, n_rows, _ = self._open(X, known=columns is None)
+        fields = {name: column for name, column in self.columns_.items() if name in set(chosen)}
+        _require(frame, chain.from_iterable(f.sources if columns is None else f.essential for f in fields.values()))
+        return fields, frame, n_rows
 
     def _open(self, X: Any, *, least: int = 0, known: bool = False) -> _Opened:
         """The columns of X by name. least: rows that it must have. known: it must look like what was fitted."""

@@ -100,6 +100,8 @@ def ranker_state(model: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         "class": type(model).__name__,
         "options": {key: _plain(value) for key, value in options.items()},
         "history": [{key: _plain(value) for key, value in record.items()} for record in model.history_],
+        "item_fields": model.item_fields_,
+        "weight_unit": model.weight_unit_,
         "ids": {},
     }
     for name, matrix in (("users", model.X_sides_[0]), ("items", model.X_sides_[1]), ("seen", model.seen_)):
@@ -133,6 +135,12 @@ def ranker_from_state(cls: Any, meta: dict[str, Any], arrays: dict[str, NDArray[
     model.encoder_ = FrameEncoder.from_state(meta["encoder"], under("encoder."))
     if model.encoder_.n_features_out_ != params.n_features:
         raise ValueError("its columns and its parameters do not belong together")
+    model.item_fields_ = list(meta["item_fields"])
+    model.weight_unit_ = float(meta["weight_unit"])
+    if not 0 < model.weight_unit_ < np.inf:
+        raise ValueError(f"its interactions had a mean weight of {model.weight_unit_}")
+    if not set(model.item_fields_) <= set(model.encoder_.columns_):
+        raise ValueError("it names fields of items that its encoder does not have")
     ids = {name: Vocabulary.from_state(state, under(f"{name}.")).levels for name, state in meta["ids"].items()}
     matrices = {}
     for name, width in (("users", params.n_features), ("items", params.n_features), ("seen", len(ids["item"]))):

@@ -14,7 +14,7 @@ from ..recommend import top_k
 from ..validation import check_positive
 from .sides import as_frame
 
-__all__ = ["ByIds"]
+__all__ = ["ByIds", "places_of"]
 
 _BLOCK = 1 << 24  # numbers of users' vectors held at once
 
@@ -82,7 +82,7 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"items as a frame needs the columns {self.user!r} and {self.item!r}, {absent} is absent")
         if users.duplicated().any():
             raise ValueError(f"user {users[users.duplicated()].iloc[0]!r} is asked for twice")
-        row = np.asarray(_places(users.array, pairs[self.user], self.user))
+        row = np.asarray(places_of(users.array, pairs[self.user], self.user))
         item = self._of_items(pairs[self.item].drop_duplicates().array)
         item = item[pd.factorize(pairs[self.item])[0]]
         keep = (row >= 0) & ~pd.DataFrame({"row": row, "item": item}).duplicated().to_numpy()
@@ -122,7 +122,7 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
             )
         if isinstance(ids, (str, bytes)) or np.ndim(ids) != 1:
             raise TypeError(f"give a sequence of user ids, or two frames; got {type(ids).__name__}")
-        return np.asarray(_places(self.user_ids_, ids, self.user), np.int64)
+        return np.asarray(places_of(self.user_ids_, ids, self.user), np.int64)
 
     def _of_items(self, ids: Any) -> NDArray[np.int64]:
         """The row of each item, which must be one of the fit's, once."""
@@ -130,7 +130,7 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
             raise TypeError(f"items must be a sequence of item ids, got {type(ids).__name__}")
         if pd.Index(ids).has_duplicates:
             raise ValueError(f"items names {pd.Index(ids)[pd.Index(ids).duplicated()][0]!r} more than once")
-        places = np.asarray(_places(self.item_ids_, ids, self.item), np.int64)
+        places = np.asarray(places_of(self.item_ids_, ids, self.item), np.int64)
         if (places < 0).any():
             raise ValueError(
                 f"item {np.asarray(ids, object)[places < 0][0]!r} was not in the fit: give a frame of candidates with "
@@ -139,7 +139,7 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
         return places
 
 
-def _places(known: Any, ids: Any, column: str) -> NDArray[np.intp]:
+def places_of(known: Any, ids: Any, column: str) -> NDArray[np.intp]:
     """Where the ids are among those known, −1 where they are not."""
     index, asked = pd.Index(known), pd.Index(ids)
     if len(asked) and pd.api.types.is_numeric_dtype(index.dtype) != pd.api.types.is_numeric_dtype(asked.dtype):

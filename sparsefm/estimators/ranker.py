@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -25,7 +27,8 @@ from ..solvers import RANKERS, Interrupted, RankingProblem, make_solver
 from ..validation import check_csr, check_positive, check_weights
 from .base import _is_true, all_or_nothing
 from .files import ranker_state
-from .ids import ByIds
+from .heldout import HeldOut, metric_at
+from .ids import ByIds, places_of
 from .rows import spans_of
 from .sides import as_frame, fields_of, recommended, sides_of, unit
 from .watch import Progress
@@ -57,6 +60,11 @@ class FMRanker(ByIds):
         with items= the columns of that frame.
     user, item : str
         Columns of the ids.
+    early_stopping : bool
+        Ends after `patience` epochs that did not better `eval_metric` on `eval_set`, and keeps the best.
+    patience : int
+    eval_metric : str
+        Of lists for `eval_set`: "ndcg", "precision", "recall", "mrr", "map" or "hit_rate", with "@" and their length.
     callbacks : list of callable(estimator, record), optional
         Called after each epoch; True stops.
     n_threads, random_state, verbose
@@ -69,7 +77,11 @@ class FMRanker(ByIds):
     user_ids_, item_ids_ : (n_users,), (n_items,) pandas arrays
         Ids as they were given; those of users only where each has one context row.
     history_ : list of dict
-        "epoch", "loss", "seconds".
+        "epoch", "loss", "seconds", and with an eval_set "eval_metric".
+    item_fields_ : list of str
+        Fields of the encoder that are said of the item.
+    weight_unit_ : float
+        Mean weight of the fit's interactions, which trained with weight 1.
 
     Examples
     --------
@@ -98,6 +110,9 @@ class FMRanker(ByIds):
         item_columns: Sequence[str] | None = None,
         user: str = "user_id",
         item: str = "item_id",
+        early_stopping: bool = False,
+        patience: int = 5,
+        eval_metric: str = "ndcg@10",
         callbacks: Any = None,
         n_threads: int | None = None,
         random_state: Any = None,
@@ -112,6 +127,9 @@ class FMRanker(ByIds):
         self.item_columns = item_columns
         self.user = user
         self.item = item
+        self.early_stopping = early_stopping
+        self.patience = patience
+        self.eval_metric = eval_metric
         self.callbacks = callbacks
         self.n_threads = n_threads
         self.random_state = random_state
@@ -120,7 +138,16 @@ class FMRanker(ByIds):
     # ---- the way in ----
 
     @all_or_nothing
-    def fit(self, X: Any, y: Any = None, *, users: Any = None, items: Any = None, sample_weight: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        users: Any = None,
+        items: Any = None,
+        sample_weight: Any = None,
+        eval_set: Any = None,
+    ) -> Self:
         """Fits to interactions.
 
         Parameters
@@ -134,6 +161,9 @@ class FMRanker(ByIds):
             What is said of users and items, one row an id, joined to the interactions by id. Items of this frame that
             nobody met can be recommended too.
         sample_weight : (n_interactions,), optional
+        eval_set : DataFrame, optional
+            Interactions held out, with the columns of X. Lists for their users and contexts are judged after each
+            epoch; what users met in X is not shown, items that the fit does not know are never found.
 
         Raises ValueError for wrong parameters, absent columns, ids that are missing or repeated, weights that are
         negative or not finite; a fit that fails leaves the estimator as it was.
@@ -152,7 +182,7 @@ class FMRanker(ByIds):
         self.encoder_ = self._encoder(frame, users, items).fit(frame)
         weight = self._times_weight(X, weight)
         rows, columns = self._sides(frame, users, items)
-        problem = self._problem(frame, rows, columns, weight)
+        problem, watch = self._problem(frame, rows, columns, weight, eval_set, users, items)
         interrupted: Interrupted | None = None
         try:
             self.params_ = make_solver(self.solver, RANKERS).solve(problem)
@@ -161,6 +191,8 @@ class FMRanker(ByIds):
         if interrupted is not None:
             assert isinstance(interrupted.params, FMParams)
             self.params_ = interrupted.params
+        if watch is not None and watch.best is not None:
+            self.params_ = watch.best
         users, items = (side[column] for side, column in zip(columns, (self.user, self.item), strict=True))
         self._index(users.array if users.is_unique else None, items.array)
         if interrupted is not None:
@@ -172,6 +204,8 @@ class FMRanker(ByIds):
         for name in ("l2_linear", "l2_factors", "init_std"):
             check_positive(getattr(self, name), name, zero=True)
         n_threads_or_default(self.n_threads)
+        check_positive(self.patience, "patience", integer=True)
+        metric_at(self.eval_metric)
         make_solver(self.solver, RANKERS)
         if self.encoder is not None and not isinstance(self.encoder, FrameEncoder):
             raise TypeError(f"encoder must be a FrameEncoder, got {type(self.encoder).__name__}")
@@ -222,7 +256,8 @@ class FMRanker(ByIds):
             return weight
         own = check_weights(X["weight"].to_numpy(), len(X))
         assert own is not None
-        return own if weight is None else own / own.max() * weight  # a product of large ones would overflow
+        with np.errstate(over="ignore"):
+            return own if weight is None else check_weights(own * weight, len(X))
 
     def _sides(self, frame: pd.DataFrame, users: Any, items: Any) -> tuple[list[Any], list[Any]]:
         """Of contexts and items the number of each interaction's, and their rows."""
@@ -242,54 +277,64 @@ class FMRanker(ByIds):
                     f"field {name!r} reads {sorted(sources)}, of the item and of others together, so a score does not "
                     "split into their parts: name all of the item's columns in item_columns, or leave the field out"
                 )
+        self.item_fields_ = fields_of(self.encoder_, of_item)
         read = [source for column in self.encoder_.columns_.values() for source in column.essential]
         numbers, sides = [], []
         for own, id_column, side in ((False, self.user, users), (True, self.item, items)):
             names = [name for name in dict.fromkeys([id_column, *read]) if (name in of_item) == own]
             said = side is not None and set(names) <= set(side.columns)  # all there is to say
             whole = pd.concat([frame[names], side[names]], ignore_index=True) if said else frame[names]
-            key = [id_column] if own or said else names
-            number = whole.groupby(key, sort=False, dropna=False, observed=True).ngroup().to_numpy()
-            _, example = np.unique(number, return_index=True)
-            numbers.append(number[: len(frame)].astype(np.int32))
+            number, example = _distinct(whole, [id_column] if own or said else names)
+            numbers.append(number[: len(frame)])
             sides.append(whole.iloc[example])
         self.X_sides_ = tuple(
             self.encoder_.transform(side, columns=fields_of(self.encoder_, set(side.columns))) for side in sides
         )
         return numbers, sides
 
-    def _problem(self, frame: Any, numbers: list[Any], sides: list[Any], weight: Any) -> RankingProblem:
-        shape = tuple(len(side) for side in sides)
-        ones = np.ones(len(frame)) if weight is None else weight
-        met = sp.coo_array((ones, tuple(numbers)), shape=shape).tocsr()  # adds up what is there twice
+    def _problem(
+        self, frame: Any, numbers: list[Any], sides: list[Any], weight: Any, eval_set: Any, users: Any, items: Any
+    ) -> tuple[RankingProblem, HeldOut | None]:
+        met = self._met(numbers[0], numbers[1], weight, (len(sides[0]), len(sides[1])))
+        self.weight_unit_ = float(met.data[0] if (met.data == met.data[0]).all() else met.data.mean())
+        self.seen_ = sp.csr_array((np.ones(met.nnz, np.uint8), met.indices, met.indptr), shape=met.shape)
+        on_items = np.isin(
+            self.encoder_.fields_, [self.encoder_.field_names_.index(name) for name in self.item_fields_]
+        )
+        watch = self._watch(eval_set, users, items, sides)
+        self.history_ = []
+        progress = Progress(type(self).__name__, {}, make_solver(self.solver, RANKERS).max_iter, self.verbose)
+
+        def report(record: dict[str, Any], current: Callable[[], FMParams]) -> bool:
+            stops = [watch is not None and watch.epoch(record, current)]
+            self.history_.append(record)
+            progress.epoch(record)
+            stops += [_is_true(callback(self, record)) for callback in self.callbacks or ()]  # every one is called
+            return any(stops)
+
+        spans = spans_of(np.flatnonzero(~on_items)), spans_of(np.flatnonzero(on_items))
+        return self._interactions(met, self.X_sides_, spans, report), watch
+
+    def _met(self, context: Any, item: Any, weight: Any, shape: tuple[int, int]) -> Any:
+        """Interactions as a matrix, those that are there twice added up."""
+        ones = np.ones(len(item)) if weight is None else weight
+        met = sp.coo_array((ones, (context, item)), shape=shape).tocsr()
         met.sort_indices()
         met.eliminate_zeros()
         if met.nnz == 0:
             raise ValueError("all weights are zero: there is nothing to fit")
-        self.seen_ = sp.csr_array((np.ones(met.nnz, np.uint8), met.indices, met.indptr), shape=shape)
-        contexts, items = (check_csr(X) for X in self.X_sides_)
-        on_items = np.isin(
-            self.encoder_.fields_,
-            [self.encoder_.field_names_.index(name) for name in fields_of(self.encoder_, set(sides[1].columns))],
-        )
-        weight = None if (met.data == met.data[0]).all() else (met.data / met.data.mean()).astype(items.dtype)
-        self.history_ = []
-        solver = make_solver(self.solver, RANKERS)
-        progress = Progress(type(self).__name__, {}, solver.max_iter, self.verbose)
+        return met
 
-        def report(record: dict[str, Any]) -> bool:
-            self.history_.append(record)
-            progress.epoch(record)
-            stops = [_is_true(callback(self, record)) for callback in self.callbacks or ()]  # every one is called
-            return any(stops)
-
+    def _interactions(self, met: Any, sides: Any, spans: Any, report: Any) -> RankingProblem:
+        contexts, items = (check_csr(X) for X in sides)
+        weight = (met.data / self.weight_unit_).astype(items.dtype)
         return RankingProblem(
             contexts=contexts,
             items=items,
-            spans=(spans_of(np.flatnonzero(~on_items)), spans_of(np.flatnonzero(on_items))),
-            context=np.repeat(np.arange(shape[0], dtype=np.int32), np.diff(met.indptr)),
+            spans=spans,
+            context=np.repeat(np.arange(met.shape[0], dtype=np.int32), np.diff(met.indptr)),
             item=met.indices.astype(np.int32),
-            weight=weight,
+            weight=None if (weight == 1).all() else weight,
             n_factors=self.n_factors,
             l2_linear=self.l2_linear,
             l2_factors=self.l2_factors,
@@ -298,6 +343,38 @@ class FMRanker(ByIds):
             n_threads=self.n_threads,
             report=report,
         )
+
+    def _watch(self, eval_set: Any, users: Any, items: Any, sides: list[Any]) -> HeldOut | None:
+        if eval_set is None:
+            if self.early_stopping:
+                raise ValueError("early_stopping needs eval_set=, interactions that are held out")
+            return None
+        if not isinstance(eval_set, pd.DataFrame) or len(eval_set) == 0:
+            raise ValueError("eval_set must be a DataFrame of at least one interaction")
+        frame = self._joined(eval_set, users, items)
+        contexts, of_items = sides
+        absent = [name for name in contexts.columns if name not in frame.columns]
+        if absent:
+            raise ValueError(f"eval_set lacks the columns {absent} of X")
+        by_id = contexts[self.user].is_unique
+        number, example = _distinct(frame, [self.user] if by_id else list(contexts.columns))
+        requests = frame.iloc[example]
+        place = places_of(of_items[self.item].array, frame[self.item], self.item)
+        unknown = len(of_items) + np.arange(len(frame))
+        relevant: list[set[int]] = [set() for _ in example]
+        for of, item in zip(number.tolist(), np.where(place >= 0, place, unknown).tolist(), strict=True):
+            relevant[of].add(item)
+        seen = None
+        if by_id:
+            rows = places_of(contexts[self.user].array, requests[self.user], self.user)
+            seen = sp.vstack([self.seen_, sp.csr_array((1, len(of_items)), dtype=np.uint8)], format="csr")[rows]
+            found = seen.tocoo().coords
+            for of, item in zip(found[0].tolist(), found[1].tolist(), strict=True):
+                relevant[of].discard(item)
+        fields = [name for name in self.encoder_.columns_ if name not in self.item_fields_]
+        X = self.encoder_.transform(requests, columns=fields)
+        patience = self.patience if self.early_stopping else None
+        return HeldOut(self.eval_metric, patience, (X, self.X_sides_[1]), relevant, seen, self._cosine, self.n_threads)
 
     @property
     def _cosine(self) -> bool:
@@ -313,6 +390,78 @@ class FMRanker(ByIds):
         """What answers by id are made of."""
         self.user_ids_, self.item_ids_ = users, items
         self._users, self._items = sides_of(self.params_, *self.X_sides_, cosine=self._cosine, n_threads=self.n_threads)
+
+    # ---- who came later ----
+
+    def fold_in(self, X: pd.DataFrame, *, users: Any = None, sample_weight: Any = None) -> Self:
+        """A model that knows these users too, from their interactions; nothing else moves, and this one stays as it is.
+
+        What is theirs alone (as a rule the column of the id, and levels that nobody had before) is solved for with the
+        solver of the fit, all else given: exactly with "implicit_als", by the passes of the fit otherwise.
+
+        Parameters
+        ----------
+        X : DataFrame (n_interactions, ...)
+            As for `fit`, with items that the fit knows. They are all that counts of their users, also of those that the
+            fit knows, who are solved for anew.
+        users : DataFrame, optional
+            What is said of these users, where the fit was told of others. Of whom nothing is said, only X counts.
+        sample_weight : (n_interactions,), optional
+            In the unit of those of the fit.
+
+        Raises ValueError for items that are not known, and what `fit` raises.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from sparsefm import FMRanker
+        >>> users, films = ["ann", "ann", "bob", "bob", "eve"], ["Up", "Jaws", "Up", "Heat", "Up"]
+        >>> met = pd.DataFrame({"user_id": users, "item_id": films})
+        >>> model = FMRanker(4, solver="implicit_als", random_state=0).fit(met)
+        >>> model = model.fold_in(pd.DataFrame({"user_id": ["zoe", "zoe"], "item_id": ["Jaws", "Up"]}))
+        >>> model.recommend(["zoe"])["item_id"].tolist()
+        ['Heat']
+        """
+        check_is_fitted(self)
+        if not isinstance(X, pd.DataFrame) or len(X) == 0:
+            raise ValueError("X must be a DataFrame of at least one interaction")
+        weight = self._times_weight(X, check_weights(sample_weight, len(X)))
+        frame = self._joined(X, users, None)
+        of_items = pd.DataFrame({self.item: self.item_ids_})
+        item = self._of_items(frame[self.item].drop_duplicates().array)[pd.factorize(frame[self.item])[0]]
+        fields = [name for name in self.encoder_.columns_ if name not in self.item_fields_]
+        read = [source for name in fields for source in self.encoder_.columns_[name].essential]
+        names = [name for name in dict.fromkeys([self.user, *read]) if name in frame.columns]
+        fields = [name for name in fields if set(self.encoder_.columns_[name].essential) <= set(names)]
+        by_id = self.user_ids_ is not None
+        number, example = _distinct(frame, [self.user] if by_id else names)
+        contexts = frame.iloc[example]
+        grown = copy.copy(self)
+        grown.encoder_ = copy.deepcopy(self.encoder_)
+        grown.encoder_.partial_fit(contexts, columns=fields)
+        width = grown.encoder_.n_features_out_
+        rows = grown.encoder_.transform(contexts, columns=fields)
+        present, items = (_widened(side, width) for side in self.X_sides_)
+        place = np.full(len(contexts), -1)
+        if by_id:
+            place = places_of(self.user_ids_, contexts[self.user], self.user)
+        stays = np.setdiff1d(np.arange(present.shape[0]), place)
+        theirs = np.setdiff1d(rows.indices, present[stays].indices)
+        grown.params_ = self.params_.grow(width)
+        met = self._met(number, item, weight, (len(contexts), len(of_items)))
+        if len(theirs):
+            problem = self._interactions(
+                met, (rows, items), (spans_of(theirs), ((0, 0),)), lambda record, current: False
+            )
+            grown.params_ = make_solver(self.solver, RANKERS).solve(replace(problem, start=grown.params_))
+        grown.X_sides_ = _replaced(present, place, rows), items
+        seen = sp.csr_array((np.ones(met.nnz, np.uint8), met.indices, met.indptr), shape=met.shape)
+        grown.seen_ = _replaced(self.seen_, place, seen)
+        ids = None
+        if by_id:
+            ids = pd.concat([pd.Series(self.user_ids_), contexts[self.user][place < 0]], ignore_index=True).array
+        grown._index(ids, self.item_ids_)
+        return grown
 
     # ---- the way out ----
 
@@ -422,6 +571,25 @@ def _of_matrix(X: Any, users: Any, items: Any, user: str, item: str) -> tuple[pd
     users = pd.DataFrame({user: np.arange(rows.n_rows)}) if users is None else users
     items = pd.DataFrame({item: np.arange(rows.n_features)}) if items is None else items
     return frame, users, items
+
+
+def _distinct(frame: pd.DataFrame, key: list[str]) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """Of each row the number of its values of the key, and a row for each number."""
+    number = frame.groupby(key, sort=False, dropna=False, observed=True).ngroup().to_numpy()
+    _, example = np.unique(number, return_index=True)
+    return number.astype(np.int32), example
+
+
+def _widened(matrix: Any, width: int) -> Any:
+    return sp.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], width))
+
+
+def _replaced(matrix: Any, place: NDArray[Any], rows: Any) -> Any:
+    """The matrix with these rows at their places, those without one behind it."""
+    order = np.arange(matrix.shape[0])
+    order[place[place >= 0]] = matrix.shape[0] + np.flatnonzero(place >= 0)
+    order = np.concatenate([order, matrix.shape[0] + np.flatnonzero(place < 0)])
+    return sp.vstack([matrix, rows], format="csr")[order]
 
 
 def _similar(vectors: Any, places: Any, ids: Any, asked: Any, k: int, column: str) -> pd.DataFrame:

@@ -78,8 +78,16 @@ class Design:
     dtype: np.dtype[Any]
 
     @classmethod
-    def of(cls, rows: Rows | Relations, n_factors: int, *, sides: bool = True) -> Design:
-        """sides=False finds none, but for the blocks that are given: the same model, one row at a time."""
+    def of(
+        cls,
+        rows: Rows | Relations,
+        n_factors: int,
+        *,
+        sides: bool = True,
+        spans: Iterable[tuple[int, int]] | None = None,
+    ) -> Design:
+        """sides=False finds none, but for the blocks that are given: the same model, one row at a time. spans: of the
+        rows' own columns those that are solved for; None: all that are not of a block."""
         blocks = () if isinstance(rows, Rows) else rows.blocks
         own = rows if isinstance(rows, Rows) else rows.rows
         n_rows, n_features = own.n_rows, own.n_features
@@ -94,7 +102,7 @@ class Design:
         by_column = matrix.tocsc()
         taken = sorted(span for block in blocks for span in block.spans)
         ends = [0, *(stop for _, stop in taken)], [*(start for start, _ in taken), n_features]
-        bounds = _runs(own, list(zip(*ends, strict=True)))
+        bounds = _runs(own, zip(*ends, strict=True) if spans is None else spans)
         some = np.unique(np.linspace(0, n_rows - 1, _SAMPLE).astype(np.int64))
         most = max(0, MOST_SIDES - len(blocks)) if sides else 0
         found = _dependencies(matrix[some].tocsc(), by_column, bounds, n_factors, most)

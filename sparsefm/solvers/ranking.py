@@ -42,7 +42,7 @@ class RankingProblem:
 
     contexts: Rows  # (n_contexts, n_features)
     items: Rows  # (n_items, n_features)
-    spans: tuple[Spans, Spans]  # columns of contexts, and of items: together all
+    spans: tuple[Spans, Spans]  # columns of contexts, and of items, that are solved for
     context: NDArray[np.int32]  # (n_interactions,) ascending
     item: NDArray[np.int32]  # (n_interactions,) ascending within a context, each once
     weight: NDArray[Any] | None  # (n_interactions,) in the rows' type, with mean 1; None: all one
@@ -52,11 +52,17 @@ class RankingProblem:
     init_std: float
     seed: int
     n_threads: int | None
-    report: Callable[[dict[str, Any]], bool]  # called with the record of each epoch; True stops
+    report: Callable[[dict[str, Any], Callable[[], FMParams]], bool]
+    """Called after each epoch with its record, and what gives the parameters as they are; True stops."""
+    start: FMParams | None = None  # what the columns that are not solved for stay at
 
     @property
     def n_features(self) -> int:
         return self.items.n_features
+
+    def columns(self) -> NDArray[np.int64]:
+        """Those that are solved for, ascending."""
+        return np.concatenate([np.arange(*span) for spans in self.spans for span in spans])
 
     def starts(self) -> NDArray[np.int64]:
         """(n_contexts + 1,) where the interactions of each context begin."""
@@ -78,6 +84,12 @@ class Training:
         sides = (problem.contexts, problem.items)
         table = Table("adagrad", problem.n_features, problem.n_factors, problem.items.dtype, EPSILON)
         occurs = np.unique(np.concatenate([rows.indices for rows in sides]))
+        if problem.start is not None:
+            moving = problem.columns()
+            table.start(problem.start, 1.0, 0.0)
+            table.hold(np.setdiff1d(np.arange(problem.n_features), moving))
+            table.array[moving], table.admitted[moving] = 0, False
+            occurs = np.intersect1d(occurs, moving)
         table.admit(occurs, problem.init_std, problem.seed)
         table.strengthen(occurs, problem.l2_linear, problem.l2_factors)
         contexts, items = ((rows.indptr.astype(np.int32), rows.indices.astype(np.int32), rows.data) for rows in sides)
@@ -116,7 +128,7 @@ class ByGradient(BaseEstimator):  # type: ignore[misc]
                     raise self._diverged()
                 record = {"epoch": epoch, "loss": total / len(order), "seconds": perf_counter() - began}
                 began = perf_counter()
-                if problem.report(record):
+                if problem.report(record, training.table.copy):
                     break
             except KeyboardInterrupt as interruption:
                 if epoch == 1:
@@ -127,7 +139,11 @@ class ByGradient(BaseEstimator):  # type: ignore[misc]
             finite = np.isfinite(np.vdot(params.w, params.w) + np.vdot(params.V, params.V))
         if not finite:
             raise self._diverged()
-        return params
+        if problem.start is None:
+            return params
+        moving, whole = problem.columns(), problem.start.grow(problem.n_features)
+        whole.w[moving], whole.V[moving] = params.w[moving], params.V[moving]
+        return whole
 
     def _diverged(self) -> DivergenceError:
         return DivergenceError(
@@ -270,7 +286,7 @@ class ImplicitALS(BaseEstimator):  # type: ignore[misc]
             Block(index, rows, spans)
             for index, rows, spans in zip((problem.context, problem.item), sides, problem.spans, strict=True)
         )
-        design = Design.of(Relations(nothing, blocks), problem.n_factors)
+        design = Design.of(Relations(nothing, blocks), problem.n_factors, spans=())
         met = np.ones(n, dtype) if problem.weight is None else problem.weight
         sweep = Sweep(
             design,
@@ -280,13 +296,18 @@ class ImplicitALS(BaseEstimator):  # type: ignore[misc]
             problem.n_threads,
             unobserved=self.unobserved,
         )
-        start = init(problem.n_features, problem.n_factors, init_std=problem.init_std, seed=problem.seed, dtype=dtype)
+        start = problem.start
+        if start is None:
+            start = init(
+                problem.n_features, problem.n_factors, init_std=problem.init_std, seed=problem.seed, dtype=dtype
+            )
         times = np.zeros(problem.n_features)
         for block, other in zip(blocks, sides[::-1], strict=True):
             each = np.bincount(block.index, weights=met, minlength=block.rows.n_rows) + self.unobserved * other.n_rows
             entries = np.repeat(each, np.diff(block.rows.indptr))
             times += np.bincount(block.rows.indices, weights=entries, minlength=problem.n_features)
-        start.V[times == 0] = 0
+        if problem.start is None:
+            start.V[times == 0] = 0
         sweep.start(start)
         k = problem.n_factors
         precision = np.full((1, k + 1), problem.l2_factors)
@@ -301,7 +322,7 @@ class ImplicitALS(BaseEstimator):  # type: ignore[misc]
                 assert left is not None
                 record = {"epoch": epoch, "loss": left[1] / 2 / n, "seconds": perf_counter() - began}
                 began = perf_counter()
-                if problem.report(record):
+                if problem.report(record, sweep.params):
                     break
             except KeyboardInterrupt as interruption:
                 if epoch == 1:

@@ -113,7 +113,8 @@ class Sweep:
         rounding of sums, where that follows without another look at the rows."""
         left = None
         for number, side in enumerate(self.design.sides):
-            left = self._run_side(number, side, prior, alpha, key)
+            if side.runs:
+                left = self._run_side(number, side, prior, alpha, key)
         if self.design.rest_runs:
             self._run_rest(prior, alpha, key)
             left = None

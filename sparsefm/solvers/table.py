@@ -17,6 +17,7 @@ __all__ = ["Slot", "Table"]
 # Number of each layout in steps.h, and the reals of its tail: w, λ_w, λ_v and the state of the row.
 LAYOUTS = {"sgd": (0, 3), "adagrad": (1, 4), "rowwise": (2, 5), "adam": (3, 7), "ftrl": (4, 5), "compact": (5, 5)}
 _W, _L2_LINEAR, _L2_FACTORS, _STATE = range(4)  # places in a tail
+_STILL = 1e30
 _LONGEST = 7  # tail
 _CHUNK = 1 << 16  # features converted at a time
 _IN_MEMORY = 1 << 30  # bytes of a slot beyond which it is a file
@@ -72,6 +73,11 @@ class Table:
         """Sets the strengths of L2 of some features."""
         self.array[features, self.at + _L2_LINEAR] = l2_linear
         self.array[features, self.at + _L2_FACTORS] = l2_factors
+
+    def hold(self, features: NDArray[Any]) -> None:
+        """Keeps them where they are, by sums of squares so large that no step of AdaGrad's is one."""
+        self.array[features, self.kp : 2 * self.kp] = _STILL
+        self.array[features, self.at + _STATE] = _STILL
 
     def start(self, params: FMParams, rate: float, l1: float) -> None:
         """Takes its parameters from a fit: those of every feature, whose state is left at its beginning."""
