@@ -405,7 +405,7 @@ def test_least_squares_fold_in_what_a_fit_would_find(sides: bool) -> None:
     asked = None if users is None else users[users["user_id"].isin([3, 10, 31])]
     again = model.fold_in(some, users=asked)
     np.testing.assert_allclose(again.user_vectors(), model.user_vectors(), rtol=0, atol=2e-3)
-    renamed = again.fold_in(some.assign(user_id=some["user_id"] + 1000), users=asked and None)
+    renamed = again.fold_in(some.assign(user_id=some["user_id"] + 1000))
     assert not np.allclose(model.user_vectors(), 0, atol=0.1)
     if not sides:
         vectors = renamed.user_vectors()

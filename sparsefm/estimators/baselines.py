@@ -13,8 +13,7 @@ from scipy import linalg
 from ..encoders.tables import is_frame
 from ..validation import check_positive, check_weights
 from .base import all_or_nothing
-from .ids import ByIds
-from .ranker import _of_matrix
+from .ids import ByIds, of_matrix
 
 __all__ = ["EASE", "Popularity"]
 
@@ -33,7 +32,7 @@ class _Baseline(ByIds):
             raise ValueError(f"user and item must be the names of two columns, got {self.user!r} and {self.item!r}")
         users = items = None
         if sp.issparse(X):
-            X, users, items = _of_matrix(X, None, None, self.user, self.item)
+            X, users, items = of_matrix(X, None, None, self.user, self.item)
         if not isinstance(X, pd.DataFrame):
             if not is_frame(X):
                 raise TypeError(f"X must be a DataFrame of interactions or a sparse matrix, got {type(X).__name__}")

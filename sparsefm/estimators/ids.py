@@ -11,10 +11,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ..recommend import top_k
-from ..validation import check_positive
+from ..validation import check_csr, check_positive
 from .sides import as_frame
 
-__all__ = ["ByIds", "places_of"]
+__all__ = ["ByIds", "of_matrix", "places_of"]
 
 _BLOCK = 1 << 24  # numbers of users' vectors held at once
 
@@ -137,6 +137,16 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
                 "what is known of it"
             )
         return places
+
+
+def of_matrix(X: Any, users: Any, items: Any, user: str, item: str) -> tuple[pd.DataFrame, Any, Any]:
+    """A matrix as interactions, and all its rows and columns as users and items."""
+    rows = check_csr(X)
+    met = rows.matrix().tocoo()
+    frame = pd.DataFrame({user: met.coords[0], item: met.coords[1], "weight": met.data})
+    users = pd.DataFrame({user: np.arange(rows.n_rows)}) if users is None else users
+    items = pd.DataFrame({item: np.arange(rows.n_features)}) if items is None else items
+    return frame, users, items
 
 
 def places_of(known: Any, ids: Any, column: str) -> NDArray[np.intp]:

@@ -28,7 +28,7 @@ from ..validation import check_csr, check_positive, check_weights
 from .base import _is_true, all_or_nothing
 from .files import ranker_state
 from .heldout import HeldOut, metric_at
-from .ids import ByIds, places_of
+from .ids import ByIds, of_matrix, places_of
 from .rows import spans_of
 from .sides import as_frame, fields_of, recommended, sides_of, unit
 from .watch import Progress
@@ -170,7 +170,7 @@ class FMRanker(ByIds):
         """
         self._check_parameters()
         if sp.issparse(X):
-            X, users, items = _of_matrix(X, users, items, self.user, self.item)
+            X, users, items = of_matrix(X, users, items, self.user, self.item)
         if not isinstance(X, pd.DataFrame):
             if not is_frame(X):
                 raise TypeError(f"X must be a DataFrame of interactions or a sparse matrix, got {type(X).__name__}")
@@ -561,16 +561,6 @@ class FMRanker(ByIds):
         """
         check_is_fitted(self)
         persistence.write(path, *ranker_state(self))
-
-
-def _of_matrix(X: Any, users: Any, items: Any, user: str, item: str) -> tuple[pd.DataFrame, Any, Any]:
-    """A matrix as interactions, and all its rows and columns as users and items."""
-    rows = check_csr(X)
-    met = rows.matrix().tocoo()
-    frame = pd.DataFrame({user: met.coords[0], item: met.coords[1], "weight": met.data})
-    users = pd.DataFrame({user: np.arange(rows.n_rows)}) if users is None else users
-    items = pd.DataFrame({item: np.arange(rows.n_features)}) if items is None else items
-    return frame, users, items
 
 
 def _distinct(frame: pd.DataFrame, key: list[str]) -> tuple[NDArray[np.int32], NDArray[Any]]:

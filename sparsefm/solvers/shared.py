@@ -163,8 +163,8 @@ class CosineContrastive(_Shared):
         max_iter: int = 30,
         learning_rate: float = 0.1,
         n_negatives: int = 256,
-        margin: float = 0.4,
-        negative_weight: float = 30.0,
+        margin: float = 0.3,
+        negative_weight: float = 10.0,
     ) -> None:
         self.max_iter = max_iter
         self.learning_rate = learning_rate
