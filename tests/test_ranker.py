@@ -26,6 +26,7 @@ from sparsefm.solvers import (
     ImplicitALS,
     RankingProblem,
     SampledSoftmax,
+    sweep,
 )
 from sparsefm.validation import check_csr
 
@@ -223,11 +224,17 @@ def test_a_pass_against_shared_items_is_the_definition(solver: Any, dtype: Any, 
     assert not found.w.any()
 
 
-@pytest.mark.parametrize("sides", [False, True])
 @pytest.mark.parametrize("exponent", [0.0, 1.0])
-def test_implicit_least_squares_end_where_the_whole_objective_is_flat(sides: bool, exponent: float) -> None:
+@pytest.mark.parametrize(
+    ("sides", "weighted", "k", "whole"),
+    [(False, False, 3, 32), (True, True, 3, 32), (False, False, 3, 0), (False, True, 17, 0)],
+)
+def test_implicit_least_squares_end_where_the_whole_objective_is_flat(
+    sides: bool, weighted: bool, k: int, whole: int, exponent: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "_WHOLE", whole)
     records: list[dict[str, Any]] = []
-    given = problem(sides=sides, weighted=sides, report=lambda record, current: bool(records.append(record)))
+    given = problem(sides=sides, weighted=weighted, k=k, report=lambda record, current: bool(records.append(record)))
     solver = ImplicitALS(max_iter=3000, unobserved=0.3, exponent=exponent)
     found = solver.solve(given)
     C, D = (rows.matrix().toarray() for rows in (given.contexts, given.items))
@@ -260,12 +267,44 @@ def test_implicit_least_squares_end_where_the_whole_objective_is_flat(sides: boo
     assert objective(theta) < 0.9 * objective(np.zeros_like(theta))
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 2e-5)])
+def test_blocks_of_a_column_go_to_their_minimum_one_after_another(
+    weighted: bool, dtype: Any, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One pass from the definition: rows h = (q, 1, b) of the other side, 16 numbers of (p, w, 1) at a time."""
+    monkeypatch.setattr(sweep, "_WHOLE", 0)
+    given = problem(dtype, shape=(30, 25), sides=False, weighted=weighted, k=21)
+    found = ImplicitALS(max_iter=1, unobserved=0.3, exponent=0.5).solve(given)
+    n = 30
+    start = init(given.n_features, 21, init_std=given.init_std, seed=given.seed, dtype=dtype)
+    theta = np.column_stack([start.V, start.w]).astype(np.float64)
+    s = np.ones(len(given.item)) if given.weight is None else given.weight.astype(np.float64)
+    weights = np.zeros((30, 25))
+    weights[given.context, given.item] = s
+    for own, other, W in ((slice(0, n), slice(n, None), weights), (slice(n, None), slice(0, n), weights.T)):
+        h = np.column_stack([theta[other, :21], np.ones(W.shape[1])])
+        b = theta[other, 21]
+        for c, column in enumerate(range(*own.indices(len(theta)))):
+            strength = (W[c].sum() + 0.3 * W.shape[1]) ** 0.5
+            penalty = strength * np.array([given.l2_factors] * 21 + [given.l2_linear])
+            for block in (slice(0, 16), slice(16, 22)):
+                score = h @ theta[column] + b
+                slope = h[:, block].T @ (W[c] * (1 - score) - 0.3 * score) - penalty[block] * theta[column, block]
+                A = (h[:, block] * (W[c] + 0.3)[:, None]).T @ h[:, block] + np.diag(penalty[block])
+                theta[column, block] += np.linalg.solve(A, slope)
+    np.testing.assert_allclose(np.column_stack([found.V, found.w]), theta, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("n_factors", [5, 40])
 @pytest.mark.parametrize("solver", list(RANKERS))
-def test_the_same_bits_at_any_number_of_threads(solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_bits_at_any_number_of_threads(solver: str, n_factors: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "_WORK_PER_PIECE", 1)
     met = interactions()
     items = pd.DataFrame({"item_id": np.arange(100, 140), "kind": [f"kind {i % 4}" for i in range(40)]})
-    models = [FMRanker(5, solver=solver, n_threads=n, random_state=0).fit(met, items=items) for n in (1, 2, 3)]
+    if n_factors > 32:
+        items = items[["item_id"]]
+    models = [FMRanker(n_factors, solver=solver, n_threads=n, random_state=0).fit(met, items=items) for n in (1, 2, 3)]
     for other in models[1:]:
         np.testing.assert_array_equal(other.params_.V, models[0].params_.V)
         np.testing.assert_array_equal(other.params_.w, models[0].params_.w)
@@ -425,7 +464,7 @@ def test_new_users_get_lists_of_their_own_and_nothing_else_moves(solver: str, tm
     pd.testing.assert_frame_equal(model.recommend([50], k=40), before[2], check_exact=True)
     lists = folded.recommend(range(50, 60), k=3)
     assert lists.merge(new, on=["user_id", "item_id"]).empty
-    assert (lists["user_id"] % 4 == lists["item_id"] % 4).mean() > 0.7
+    assert (lists["user_id"] % 4 == lists["item_id"] % 4).mean() > 0.6
     assert folded.recommend([50], k=3, exclude_seen=False)["item_id"].isin(new["item_id"]).any()
     folded.save(tmp_path / "folded.sfm")
     pd.testing.assert_frame_equal(load(tmp_path / "folded.sfm").recommend(range(50, 60), k=3), lists)

@@ -84,6 +84,21 @@ typedef struct {
     double *scratch;         /* (size,) twice and (k + 5) rows of k + 2, up to a multiple of 8 */
 } draw_args;
 
+typedef struct {
+    ptrdiff_t k, width;
+    const int32_t *starts;   /* (n_columns + 1,) rows of each column */
+    const int32_t *entities; /* (n_rows,) the other side's entity of each row */
+    const void *others;      /* (n_others, width) h = (q, 1, b) of each: factors, one, and the score that is its own */
+    const void *weight;      /* (n_rows,) in the order of the rows, or NULL */
+    const void *all;         /* (width, width) α Σ over all others of h hᵀ */
+    const double *precision; /* (k + 1,) of the prior */
+    const double *strength;  /* (n_columns,) that the precision is multiplied by */
+    void *theta;             /* INOUT (n_columns, width) factors, weight, zeros */
+    double *gain;            /* (n_columns,) what the steps gain twice, by the model of each block */
+    double *left;            /* (n_columns, 2): Σ s r and Σ s r² + α Σ over all others of the score's square */
+    void *residual;          /* scratch, as many as the longest column has rows */
+} subspace_args;
+
 #define FOR_ROWS_OF_TILE(n, FUNCTION, ...)              \
     switch (n) {                                        \
     case 8: FUNCTION(8, __VA_ARGS__); break;            \
@@ -646,6 +661,121 @@ LOCAL void FN(chain)(const column_args *a, const draw_args *d, ptrdiff_t start, 
         FN(draw_column)(d, j, gram, 1);
         if (a->of_entities) FN(move_entities)(a, j);
         else FN(move_rows)(a, j);
+    }
+}
+
+/* Columns of a side whose rows all have target 1 and hold nothing but one entity of it and one of the other side, beside
+ * unobserved rows of all pairs with target 0: BLOCK of a column's numbers at a time go to their minimum given all else
+ * (Rendle, Krichene, Zhang & Koren 2021, "iALS++"), so that a row costs k · BLOCK and not k². */
+#define BLOCK 16
+#define BLOCK_ROWS (W == 16 ? 16 : W == 8 ? 4 : 2) /* rows of a block's matrix that are summed in registers */
+#define CHUNK 256                                  /* rows between additions to the sums in double */
+
+/* U step = g for the symmetric U (BLOCK, BLOCK), by elimination without roots; step into g. */
+INLINE void FN(solve_block)(REAL *U, REAL *g) {
+    REAL inverse[BLOCK];
+    for (int f = 0; f < BLOCK; f++) {
+        inverse[f] = U[f * BLOCK + f] > 0 ? 1 / U[f * BLOCK + f] : 0;
+        for (int l = f + 1; l < BLOCK; l++) {
+            const REAL by = U[f * BLOCK + l] * inverse[f];
+            for (int v = 0; v < BLOCK; v += W)
+                FN(store)(U + l * BLOCK + v, FN(load)(U + l * BLOCK + v) - FN(load)(U + f * BLOCK + v) * by);
+            g[l] -= g[f] * by;
+        }
+    }
+    for (int f = BLOCK - 1; f >= 0; f--) {
+        g[f] *= inverse[f];
+        for (int l = 0; l < f; l++) g[l] -= U[l * BLOCK + f] * g[f];
+    }
+}
+
+LOCAL void FN(subspace)(const subspace_args *a, ptrdiff_t start, ptrdiff_t stop) {
+    const ptrdiff_t width = a->width, n_free = a->k + 1;
+    const REAL *others = (const REAL *)a->others, *all = (const REAL *)a->all, *weight = (const REAL *)a->weight;
+    REAL *residual = (REAL *)a->residual;
+    for (ptrdiff_t c = start; c < stop; c++) {
+        const int32_t *entities = a->entities + a->starts[c];
+        const ptrdiff_t n = a->starts[c + 1] - a->starts[c];
+        const REAL *s = weight ? weight + a->starts[c] : NULL;
+        REAL *theta = (REAL *)a->theta + c * width;
+        double gain = 0;
+        theta[n_free] = 1; /* so that a score is ⟨theta, h⟩; cleared below */
+        for (ptrdiff_t i = 0; i < n; i++) {
+            if (i + 4 < n)
+                for (ptrdiff_t f = 0; f < width; f += 64 / (ptrdiff_t)sizeof(REAL)) PREFETCH_READ(others + entities[i + 4] * width + f);
+            const REAL *h = others + entities[i] * width;
+            vec along = FN(zero)();
+            for (ptrdiff_t f = 0; f < width; f += W) along += FN(load)(h + f) * FN(load)(theta + f);
+            residual[i] = 1 - FN(sum)(along);
+        }
+        for (ptrdiff_t b = 0; b < n_free; b += BLOCK) {
+            const int active = n_free - b < BLOCK ? (int)(n_free - b) : BLOCK;
+            double U[BLOCK * BLOCK] = {0}, slope[BLOCK] = {0};
+            _Alignas(64) REAL A[BLOCK * BLOCK], g[BLOCK];
+            for (ptrdiff_t first = 0; first < n; first += CHUNK) {
+                const ptrdiff_t end = first + CHUNK < n ? first + CHUNK : n;
+                for (int f = 0; f < BLOCK; f += BLOCK_ROWS) {
+                    vec sums[BLOCK_ROWS][BLOCK / W], along[BLOCK / W];
+                    for (int r = 0; r < BLOCK_ROWS; r++)
+                        for (int v = 0; v < BLOCK / W; v++) sums[r][v] = FN(zero)();
+                    for (int v = 0; v < BLOCK / W; v++) along[v] = FN(zero)();
+                    for (ptrdiff_t i = first; i < end; i++) {
+                        const REAL *h = others + entities[i] * width + b, weighed = s ? s[i] : (REAL)1;
+                        for (int v = 0; v < BLOCK / W; v++) {
+                            const vec part = FN(load)(h + v * W);
+                            if (f == 0) along[v] += part * (residual[i] * weighed);
+                            for (int r = 0; r < BLOCK_ROWS; r++) sums[r][v] += part * (h[f + r] * weighed);
+                        }
+                    }
+                    for (int v = 0; v < BLOCK / W; v++) {
+                        FN(store)(g, along[v]);
+                        if (f == 0) for (int i = 0; i < W; i++) slope[v * W + i] += (double)g[i];
+                        for (int r = 0; r < BLOCK_ROWS; r++) {
+                            FN(store)(A, sums[r][v]);
+                            for (int i = 0; i < W; i++) U[(f + r) * BLOCK + v * W + i] += (double)A[i];
+                        }
+                    }
+                }
+            }
+            for (int f = 0; f < BLOCK; f++) {
+                const REAL *row = all + (b + f) * width;
+                const double prior = f < active ? a->strength[c] * a->precision[b + f] : 0;
+                vec along = FN(zero)();
+                if (f < active)
+                    for (ptrdiff_t l = 0; l < width; l += W) along += FN(load)(row + l) * FN(load)(theta + l);
+                g[f] = f < active ? (REAL)(slope[f] - (double)FN(sum)(along) - prior * theta[b + f]) : 0;
+                for (int l = 0; l < BLOCK; l++) A[f * BLOCK + l] = f < active && l < active ? (REAL)(U[f * BLOCK + l] + (double)row[b + l]) : 0;
+                A[f * BLOCK + f] += f < active ? (REAL)prior : 1;
+            }
+            REAL before[BLOCK];
+            memcpy(before, g, sizeof before);
+            FN(solve_block)(A, g);
+            for (int f = 0; f < active; f++) {
+                gain += (double)before[f] * g[f];
+                theta[b + f] += g[f];
+            }
+            for (ptrdiff_t i = 0; i < n; i++) {
+                const REAL *h = others + entities[i] * width + b;
+                vec along = FN(zero)();
+                for (int v = 0; v < BLOCK; v += W) along += FN(load)(h + v) * FN(load)(g + v);
+                residual[i] -= FN(sum)(along);
+            }
+        }
+        double first = 0, second = 0;
+        for (ptrdiff_t i = 0; i < n; i++) {
+            const double r = residual[i], weighed = s ? (double)s[i] : 1;
+            first += weighed * r;
+            second += weighed * r * r;
+        }
+        for (ptrdiff_t f = 0; f <= n_free; f++) {
+            vec along = FN(zero)();
+            for (ptrdiff_t l = 0; l < width; l += W) along += FN(load)(all + f * width + l) * FN(load)(theta + l);
+            second += (double)theta[f] * (double)FN(sum)(along);
+        }
+        theta[n_free] = 0;
+        a->gain[c] = gain;
+        a->left[2 * c] = first;
+        a->left[2 * c + 1] = second;
     }
 }
 

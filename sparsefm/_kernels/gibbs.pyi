@@ -117,5 +117,21 @@ def cut_slopes(
     start: int,
     stop: int,
 ) -> None: ...
+def subspace(
+    theta: NDArray[Any],
+    starts: NDArray[Any],
+    entities: NDArray[Any],
+    others: NDArray[Any],
+    weight: NDArray[Any] | None,
+    all: NDArray[Any],
+    precision: NDArray[Any],
+    strength: NDArray[Any],
+    gain: NDArray[Any],
+    left: NDArray[Any],
+    residual: NDArray[Any],
+    start: int,
+    stop: int,
+    isa: int,
+) -> None: ...
 def normal_quantiles(p: NDArray[Any], out: NDArray[Any]) -> None: ...
 def mixed(a: int, b: int) -> int: ...

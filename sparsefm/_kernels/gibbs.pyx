@@ -35,6 +35,9 @@ cdef extern from *:
     static void run_draw(int isa, int is_f64, const draw_args *a, ptrdiff_t start, ptrdiff_t stop) {
         DISPATCH_I32(draw, isa, is_f64, a, start, stop);
     }
+    static void run_subspace(int isa, int is_f64, const subspace_args *a, ptrdiff_t start, ptrdiff_t stop) {
+        DISPATCH_I32(subspace, isa, is_f64, a, start, stop);
+    }
     """
     enum: MOST_PARTNERS
     enum: PANEL
@@ -89,6 +92,20 @@ cdef extern from *:
         double *left
         double *scratch
 
+    ctypedef struct subspace_args:
+        Py_ssize_t k, width
+        const int32_t *starts
+        const int32_t *entities
+        const void *others
+        const void *weight
+        const void *all
+        const double *precision
+        const double *strength
+        void *theta
+        double *gain
+        double *left
+        void *residual
+
     Py_ssize_t gram_row(Py_ssize_t f)
     double normal_quantile(double p) nogil
     double normal_share(double x) nogil
@@ -100,6 +117,7 @@ cdef extern from *:
     void run_settle(int isa, int is_f64, const column_args *a, double *left, Py_ssize_t start, Py_ssize_t stop) nogil
     void run_chain(int isa, int is_f64, const column_args *a, const draw_args *d, Py_ssize_t n) nogil
     void run_draw(int isa, int is_f64, const draw_args *a, Py_ssize_t start, Py_ssize_t stop) nogil
+    void run_subspace(int isa, int is_f64, const subspace_args *a, Py_ssize_t start, Py_ssize_t stop) nogil
 
 most_partners = MOST_PARTNERS
 
@@ -383,6 +401,38 @@ def cut_slopes(
                     out[n + 1 + y] -= above * hi + above * above
                 if 0 < y < n:
                     out[2 * n + y] += below * above
+
+
+def subspace(
+    REAL[:, ::1] theta,             # INOUT (n_columns, width): columns start … stop
+    const int32_t[::1] starts,      # IN (n_columns + 1,) rows of each column
+    const int32_t[::1] entities,    # IN (n_rows,) the other side's entity of each row
+    const REAL[:, ::1] others,      # IN (n_others, width): factors, one, own score, zeros
+    const REAL[::1] weight,         # IN (n_rows,), None: all one
+    const REAL[:, ::1] all,         # IN (width, width) α Σ h hᵀ over all others
+    const double[::1] precision,    # IN (k + 1,)
+    const double[::1] strength,     # IN (n_columns,)
+    double[::1] gain,               # OUT (n_columns,)
+    double[:, ::1] left,            # OUT (n_columns, 2)
+    REAL[::1] residual,             # scratch, the longest column's number of rows
+    Py_ssize_t start,
+    Py_ssize_t stop,
+    int isa,
+):
+    """Moves each column, some of its numbers at a time; see gibbs.h."""
+    cdef subspace_args a
+    if start >= stop:
+        return
+    a.k, a.width = precision.shape[0] - 1, theta.shape[1]
+    a.starts, a.entities = &starts[0], &entities[0]
+    a.others = &others[0, 0]
+    a.weight = NULL if weight is None else &weight[0]
+    a.all = &all[0, 0]
+    a.precision, a.strength = &precision[0], &strength[0]
+    a.theta, a.gain, a.left = &theta[0, 0], &gain[0], &left[0, 0]
+    a.residual = &residual[0]
+    with nogil:
+        run_subspace(isa, sizeof(REAL) == 8, &a, start, stop)
 
 
 def normal_quantiles(const double[::1] p, double[::1] out):

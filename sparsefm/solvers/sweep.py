@@ -17,6 +17,7 @@ from .problem import DivergenceError
 
 __all__ = ["Prior", "Sweep"]
 
+_WHOLE = 32  # factors up to which a column's numbers go all at once
 _LANES = 16  # reals that a vector is padded to a multiple of
 _SLICE = 1 << 24  # bytes of matrices of entities that are kept at a time where no other column needs them
 
@@ -129,7 +130,9 @@ class Sweep:
         self, number: int, side: Side, prior: Prior, alpha: float, key: int | None
     ) -> tuple[float, float] | None:
         first, left = side.runs[0], None
-        if side.alone:
+        if self.unobserved and side.alone and side.values is None and self.k > _WHOLE:
+            left = self._run_subspaces(number, side, prior)
+        elif side.alone:
             per = max(1, _SLICE // (self.size * self.dtype.itemsize))
             n_columns, at = first.stop - first.start, 0
             if n_columns == side.n_entities:  # no row has none of the columns
@@ -153,6 +156,29 @@ class Sweep:
             left = self._settle(own, grams)
         self._tabulate(self.tables[number], side.columns)
         return None if left is None else tuple(left.sum(axis=0, dtype=np.float64).tolist())
+
+    def _run_subspaces(self, number: int, side: Side, prior: Prior) -> NDArray[np.float64]:
+        """The columns of users or items that are only that, in a model of interactions and unobserved pairs."""
+        k, first = self.k, side.runs[0]
+        where = slice(first.start, first.stop)
+        others = self.tables[1 - number].copy()
+        others[:, k] = 1
+        total = others.T @ others
+        starts = side.starts[side.segments]
+        left, theta = np.empty((side.n_entities, 2)), self.theta[where]
+        strength = np.ones(side.n_entities) if prior.strength is None else prior.strength[where]
+        total *= self.unobserved
+        longest, target_weight = int(np.diff(starts).max()), self._weights[number]
+
+        def run(start: int, stop: int) -> None:
+            gibbs.subspace(
+                theta, starts, side.entities[1 - number], others, target_weight, total, prior.precision[0], strength,
+                self.gain[where], left, np.empty(max(1, longest), self.dtype), start, stop, dispatch.ISA,
+            )  # fmt: skip
+
+        work = (int(starts[-1]) + side.n_entities) * (k + 2) * 20 + side.n_entities * (k + 2) ** 2
+        dispatch.run_pieces(run, side.n_entities, work, self.n_threads)
+        return left
 
     def _run_rest(self, prior: Prior, alpha: float, key: int | None) -> None:
         total = self._rest

@@ -1,0 +1,539 @@
+"""Models that answer: the service of docs/serving.md, many threads on one model, and requests of every kind of nonsense."""
+
+import functools
+import json
+import random
+import re
+import sys
+import threading
+import types
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from sparsefm import FMRanker, FMRegressor, FrameEncoder, MultiHot, Numeric, OneHot
+
+PAGE = Path(__file__).parents[1] / "docs" / "serving.md"
+
+no_checkout = pytest.mark.skipif(not PAGE.exists(), reason="tests run without a checkout")
+
+USERS, ITEMS = [f"u{i}" for i in range(12)], [f"i{i}" for i in range(9)]
+GENRES = ["drama", "comedy|drama", "war", "", "war|comedy", "drama", "comedy", "western", "war|western"]
+
+
+def interactions(users=USERS, items=ITEMS, seed=0):
+    """Some pairs; the last user met every item."""
+    met = np.random.default_rng(seed).random((len(users), len(items))) < 0.4
+    met[:, 0] = met[0] = False
+    met[0, 1:3] = met[1:4, 0] = met[-1] = True
+    user, item = np.nonzero(met)
+    return pd.DataFrame({"user_id": np.array(users)[user], "item_id": np.array(items)[item]})
+
+
+def rated():
+    met = interactions()
+    sides = met.merge(people(), on="user_id").merge(films(), on="item_id")
+    return sides, np.random.default_rng(1).integers(1, 6, len(sides)).astype(float)
+
+
+def people():
+    return pd.DataFrame({"user_id": USERS, "age": np.linspace(20, 60, len(USERS))})
+
+
+def films():
+    return pd.DataFrame({"item_id": ITEMS, "genres": GENRES})
+
+
+def encoder():
+    return FrameEncoder({"user_id": OneHot(), "age": Numeric(), "item_id": OneHot(), "genres": MultiHot("|")})
+
+
+@functools.cache
+def ranker():
+    """Text ids, both sides described."""
+    model = FMRanker(4, solver="implicit_als", encoder=encoder(), random_state=0)
+    return model.fit(interactions(), users=people(), items=films())
+
+
+@functools.cache
+def numbered(seed=0):
+    """Integer ids and nothing else."""
+    met = interactions(np.arange(100, 112), np.arange(7, 16), seed=seed)
+    return FMRanker(4, solver="implicit_als", random_state=seed).fit(met)
+
+
+@functools.cache
+def regressor():
+    return FMRegressor(4, encoder=encoder(), random_state=0).fit(*rated())
+
+
+# ---- the page ----
+
+
+def blocks():
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def execute(block):
+    names = {"__name__": "app"}
+    exec(compile(block, str(PAGE), "exec"), names)
+    return names
+
+
+@no_checkout
+def test_the_python_blocks_of_the_serving_page_run(tmp_path, monkeypatch):
+    pytest.importorskip("fastapi", reason="the service of the page")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MODEL_PATH", raising=False)
+    for block in blocks():
+        execute(block)
+
+
+@no_checkout
+def test_the_candidates_of_an_index_are_put_in_the_order_of_recommend(tmp_path, monkeypatch, capsys):
+    """An exact index of numpy with the interface of faiss stands for it, so this shows the page's use of the vectors."""
+
+    class Exact:
+        def __init__(self, width, links, metric):
+            self.width, self.hnsw = width, types.SimpleNamespace(efSearch=0)
+
+        def add(self, vectors):
+            assert vectors.dtype == np.float32
+            assert vectors.shape[1] == self.width
+            self.vectors = vectors
+
+        def search(self, asked, k):
+            scores = asked @ self.vectors.T
+            order = np.argsort(-scores, axis=1)[:, :k]
+            order[:, -3:] = -1  # as faiss does where it finds fewer
+            return np.take_along_axis(scores, order, axis=1), order
+
+    faiss = types.ModuleType("faiss")
+    faiss.IndexHNSWFlat, faiss.METRIC_INNER_PRODUCT = Exact, 0
+    monkeypatch.setitem(sys.modules, "faiss", faiss)
+    monkeypatch.chdir(tmp_path)
+    first, last = blocks()[0], blocks()[-1]
+    model = execute(first)["model"]
+    execute(last)
+    assert capsys.readouterr().out == f"{model.recommend(model.user_ids_[:1])}\n"
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """Starts the service of the page on a model; gives a client and the path of the model's file."""
+    pytest.importorskip("fastapi", reason="the service of the page")
+    pytest.importorskip("httpx", reason="fastapi.testclient")
+    if not PAGE.exists():
+        pytest.skip("tests run without a checkout")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using `httpx` with")  # starlette would have its successor
+        from fastapi.testclient import TestClient
+
+    def start(model):
+        path = tmp_path / "served.sfm"
+        model.save(path)
+        monkeypatch.setenv("MODEL_PATH", str(path))
+        (app,) = (block for block in blocks() if "FastAPI()" in block)
+        return TestClient(execute(app)["app"]), path
+
+    return start
+
+
+def answer(model, user, k, known=True):
+    """What the service must say, as JSON holds it."""
+    found = model.recommend([user], k=k)
+    pairs = zip(found["item_id"].tolist(), found["score"].tolist(), strict=True)
+    return json.loads(json.dumps({"known": known, "items": [{"item": i, "score": s} for i, s in pairs]}))
+
+
+@pytest.mark.parametrize("model", [ranker, numbered])
+def test_the_service_answers_as_the_model_does_with_ids_as_they_were_given(serve, model):
+    model = model()
+    client, _ = serve(model)
+    for user in model.user_ids_.tolist():
+        for k in (1, 3, 100):
+            response = client.get(f"/recommend/{user}", params={"k": k})
+            assert response.status_code == 200
+            assert response.json() == answer(model, user, k)
+    user = model.user_ids_.tolist()[0]
+    ids = [pair["item"] for pair in client.get(f"/recommend/{user}").json()["items"]]
+    assert ids
+    assert all(type(item) is type(model.item_ids_.tolist()[0]) for item in ids)
+    assert client.get("/health").json() == {"ok": True, "error": None, "users": 12}
+
+
+@pytest.mark.parametrize("model,stranger", [(ranker, "nobody"), (numbered, 5), (numbered, "nobody"), (numbered, -1)])
+def test_a_user_whom_the_fit_did_not_see_gets_what_most_users_met(serve, model, stranger):
+    model = model()
+    client, _ = serve(model)
+    found = client.get(f"/recommend/{stranger}", params={"k": 4}).json()
+    asked = stranger if type(stranger) is type(model.user_ids_.tolist()[0]) else 5
+    assert found == answer(model, asked, 4, known=False)
+    counts = np.sort(np.bincount(model.seen_.indices))[::-1]
+    assert [pair["score"] for pair in found["items"]] == counts[:4].tolist()
+
+
+@pytest.mark.parametrize("k", ["0", "-1", str(10**9), "x", "1.5", "", "nan", str(10**30)])
+def test_a_length_that_is_none_is_refused(serve, k):
+    client, _ = serve(ranker())
+    for user in ("u1", "nobody"):
+        assert client.get(f"/recommend/{user}", params={"k": k}).status_code == 422
+
+
+def test_a_new_file_changes_the_answers(serve):
+    client, path = serve(numbered(0))
+    assert client.get("/recommend/101?k=3").json() == answer(numbered(0), 101, 3)
+    assert answer(numbered(0), 101, 3) != answer(numbered(1), 101, 3)
+    for seed in (1, 0, 1):
+        numbered(seed).save(path)
+        assert client.get("/recommend/101?k=3").json() == answer(numbered(seed), 101, 3)
+
+
+def test_a_file_that_does_not_load_leaves_the_old_model_and_is_reported(serve):
+    client, path = serve(numbered())
+    whole, expected = path.read_bytes(), answer(numbered(), 101, 3)
+
+    def spoil(how):
+        beside = path.with_name("beside")
+        if how == "another model":
+            regressor().save(beside)
+        else:
+            beside.write_bytes(how)
+        beside.replace(path)
+
+    half, flipped = whole[: len(whole) // 2], whole[:-1] + bytes([whole[-1] ^ 1])
+    for how, reason in (
+        (half, "ModelFileError"),
+        (b"", "ModelFileError"),
+        (flipped, "checksum"),
+        ("another model", "user_ids_"),
+    ):
+        spoil(how)
+        assert client.get("/recommend/101?k=3").json() == expected
+        health = client.get("/health").json()
+        assert not health["ok"]
+        assert reason in health["error"]
+    path.unlink()
+    assert client.get("/recommend/101?k=3").json() == expected
+    assert "FileNotFoundError" in client.get("/health").json()["error"]
+    numbered(1).save(path)
+    assert client.get("/recommend/101?k=3").json() == answer(numbered(1), 101, 3)
+    assert client.get("/health").json()["ok"]
+
+
+def test_no_request_sees_half_a_model_while_the_file_is_replaced(serve):
+    client, path = serve(numbered(0))
+    users = [*numbered().user_ids_.tolist(), 5]
+    legal = {user: [answer(numbered(seed), user, 5, known=user != 5) for seed in (0, 1)] for user in users}
+    stop, seen, wrong = threading.Event(), set(), []
+
+    def ask(user):
+        found = client.get(f"/recommend/{user}?k=5").json()
+        if found in legal[user]:
+            seen.add((user, legal[user].index(found)))
+        else:
+            wrong.append((user, found))
+
+    def hammer(start):
+        n = 0
+        while not stop.is_set():
+            ask(users[(start + n) % len(users)])
+            n += 1
+        return n
+
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(hammer, start) for start in range(4)]
+        try:
+            for seed in [1, 0] * 10:
+                numbered(seed).save(path)
+                ask(101)
+        finally:
+            stop.set()
+    assert not wrong
+    assert all(future.result() > 0 for future in asked)
+    numbered(1).save(path)
+    ask(101)
+    assert client.get("/recommend/101?k=5").json() == legal[101][1]
+    assert (101, 1) in seen
+    assert client.get("/health").json()["ok"]
+
+
+# ---- threads ----
+
+
+def readers():
+    """Calls that only read, by name."""
+    model, other, rows = ranker(), regressor(), rated()[0]
+    pairs = pd.DataFrame([(user, item) for user in [*USERS[:6], "nobody"] for item in ITEMS[::2]])
+    pairs.columns = ["user_id", "item_id"]
+    return {
+        "by ids": lambda: model.recommend([*USERS, "nobody"], k=5),
+        "among items": lambda: model.recommend(USERS[:4], items=ITEMS[2:], exclude_seen=False, k=3),
+        "by frames": lambda: model.recommend(people(), films(), k=4, exclude=interactions()),
+        "by pairs": lambda: model.recommend([*USERS[:6], "nobody"], items=pairs, k=3),
+        "similar_items": lambda: model.similar_items(ITEMS, k=3),
+        "similar_users": lambda: model.similar_users(USERS, k=3),
+        "user_vectors": model.user_vectors,
+        "item_vectors": model.item_vectors,
+        "regressor": lambda: other.recommend(people(), films(), k=4, exclude=interactions()),
+        "predict": lambda: pd.DataFrame(other.predict(rows)),
+    }
+
+
+def test_threads_that_share_a_model_get_the_bits_that_one_gets():
+    calls = readers()
+    expected = {name: call() for name, call in calls.items()}
+    together, interval = threading.Barrier(8), sys.getswitchinterval()
+
+    def work(seed):
+        order = list(calls) * 12
+        random.Random(seed).shuffle(order)
+        together.wait()
+        return [(name, calls[name]()) for name in order]
+
+    sys.setswitchinterval(1e-5)  # threads meet in the middle of calls
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = [answer for answers in pool.map(work, range(8)) for answer in answers]
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(found) == 8 * 12 * len(calls)
+    assert not {name for name, answer in found if not answer.equals(expected[name])}
+
+
+# ---- nonsense ----
+
+LENGTHS = [0, -1, True, False, 1.5, 3.0, "3", None, float("nan"), float("inf"), 10**12, 10**30, [3], (1, 2), {}]
+LENGTHS += [np.int64(3), np.uint8(2), np.float64(2), np.bool_(True), np.array(3), np.array([1, 2]), -(10**12)]
+MISSING = [None, float("nan"), float("inf"), pd.NA, pd.NaT]
+
+
+def nonsense(rng):
+    """What is no sequence of ids, or one of things that are none."""
+    makers = [
+        lambda: None, lambda: "u1", lambda: b"u1", lambda: 3, lambda: 3.5, lambda: {}, lambda: {"u1": 1},
+        lambda: {"u1", "u2"}, lambda: (user for user in USERS), lambda: iter([101]), lambda: [["u1"]], lambda: [[101, 102]],
+        lambda: [["u1"], "u2"], lambda: [["u1", "u2"], ["u3"]], lambda: [{}], lambda: [{"a": 1}, {}], lambda: [{1}],
+        lambda: [("u1", 1)], lambda: [object()], lambda: np.array([["u1"]]), lambda: np.zeros((2, 2)), lambda: np.array(3),
+        lambda: np.int64(101), lambda: np.float64("nan"), lambda: np.array([], float), lambda: pd.DataFrame(),
+        lambda: people(), lambda: pd.Series(dtype=object), lambda: [10**30], lambda: [-(2**63)], lambda: [2**64 - 1],
+        lambda: [101.0, 101.5], lambda: [True, False], lambda: [1 + 2j], lambda: [b"u1"], lambda: ["u1", 101, None],
+        lambda: pd.to_datetime(["2020-01-01"]), lambda: np.array(["2020"], "M8[D]"), lambda: pd.Categorical(["u1", "x"]),
+        lambda: range(100, 104), lambda: sp.eye_array(2), lambda: np.ma.masked_array([101, 102], [True, False]),
+        lambda: [""], lambda: ["\x00", "\ud800"], lambda: [np.nan] * 3, lambda: [None, None], lambda: [pd.NA, "u1"],
+        lambda: [np.array(["u1"])], lambda: [np.array([1, 2]), np.array([1])], lambda: np.array([101, 102], np.float16),
+        lambda: np.array([(1, 2)], "i4,i4"), lambda: pd.Series(["u1", "u2"], index=[5, 5]), lambda: [pd.Timestamp(0)],
+        lambda: pd.MultiIndex.from_tuples([("u1", 1)]), lambda: memoryview(b"u1"), lambda: lambda: 1, lambda: [3, "3"],
+    ]  # fmt: skip
+    return rng.choice(makers)()
+
+
+def ids(rng, known, more):
+    """Ids of a request, as a rule in order."""
+    kind = rng.random()
+    if kind < 0.2:
+        return nonsense(rng)
+    chosen = rng.sample(known, rng.randint(0, len(known)))
+    if kind < 0.45:
+        chosen += more
+    if kind > 0.8:
+        chosen += rng.choices(chosen, k=2) if chosen else []  # twice
+    if 0.7 < kind < 0.8:
+        chosen.append(rng.choice(MISSING))
+    rng.shuffle(chosen)
+    shapes = [list, tuple, pd.Series, pd.Index, np.array, lambda x: np.array(x, object), pd.Categorical]
+    return rng.choice(shapes)(chosen)
+
+
+def spoiled(rng, frame, column):
+    """A frame of a request, or with a fault in one of many places."""
+    frame = frame.sample(rng.randint(0, len(frame)), random_state=rng.randrange(1000))
+    name = rng.choice(list(frame.columns))
+    faults = [
+        lambda: frame, lambda: frame, lambda: frame, lambda: frame.reset_index(drop=True), lambda: frame.iloc[:0],
+        lambda: frame.drop(columns=name), lambda: pd.concat([frame, frame[[name]]], axis=1), lambda: pd.DataFrame(),
+        lambda: pd.DataFrame(index=[1, 2]), lambda: pd.concat([frame, frame.head(1)]), lambda: frame.set_axis([0] * len(frame)),
+        lambda: frame.assign(**{name: rng.choice(MISSING)}), lambda: frame.head(1).assign(**{name: rng.choice(MISSING)}),
+        lambda: frame.assign(**{name: 1}), lambda: frame.assign(**{name: "x"}), lambda: frame.assign(**{name: float("inf")}),
+        lambda: frame.assign(**{name: [[1]] * len(frame)}), lambda: frame.assign(**{name: [{}] * len(frame)}),
+        lambda: frame.assign(**{name: frame[name].astype("category")}), lambda: frame.assign(**{name: frame[name].astype(object)}),
+        lambda: frame.assign(**{name: pd.Timestamp(0)}), lambda: frame.assign(**{name: 1e300}), lambda: frame.assign(**{name: 1j}),
+        lambda: frame.assign(age=30.0), lambda: frame.assign(genres="war"), lambda: frame.assign(user_id="u1"),
+        lambda: frame.assign(item_id="i1"), lambda: frame.assign(rank=1, score=2.0), lambda: frame.T, lambda: frame.to_dict(),
+        lambda: frame.to_numpy(), lambda: frame[column] if column in frame else None, lambda: frame.rename(columns=str.upper),
+        lambda: frame.rename(columns={name: 3}), lambda: frame.set_index(name), lambda: nonsense(rng),
+        lambda: frame.assign(**{name: b"x"}), lambda: frame.assign(**{name: True}), lambda: frame.assign(**{name: 10**30}),
+        lambda: frame.set_axis(pd.MultiIndex.from_tuples([(c, "") for c in frame.columns]), axis=1),
+        lambda: frame.astype({name: "string"}), lambda: frame.assign(**{name: pd.array([None] * len(frame), "Int64")}),
+    ]  # fmt: skip
+    return rng.choice(faults)()
+
+
+def plain(value):
+    """A value that equals itself."""
+    return "missing" if pd.api.types.is_scalar(value) and pd.isna(value) else value
+
+
+def judge(found, asked, k, user, item, legal, left_out):
+    """What is wrong with a list, "" if nothing: its columns, ranks, scores, ids, and what must not be shown."""
+    if not isinstance(found, pd.DataFrame) or list(found.columns) != [user, item, "rank", "score"]:
+        return "not a frame of these four columns"
+    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
+        return "answered a length that is none"
+    users, items = map(plain, found[user].tolist()), map(plain, found[item].tolist())
+    runs = []
+    for line in zip(users, items, found["rank"].tolist(), found["score"].tolist(), strict=True):
+        if line[2] == 1:
+            runs.append([])
+        if not runs or line[2] != len(runs[-1]) + 1:
+            return "ranks do not count from 1"
+        runs[-1].append(line)
+    requests = iter(map(plain, asked))
+    for run in runs:
+        scores = [line[3] for line in run]
+        shown = [line[1] for line in run]
+        if len(run) > k:
+            return "longer than k"
+        if not np.isfinite(scores).all() or (np.diff(scores) > 0).any():
+            return "scores are not finite or ascend"
+        if len({line[0] for line in run}) > 1 or run[0][0] not in requests:
+            return "of users that were not asked for, or in another order"
+        if not set(shown) <= legal or len(set(shown)) < len(shown):
+            return "items that are not to choose from, or twice"
+        if not left_out.isdisjoint((line[0], line[1]) for line in run):
+            return "what was to be left out"
+    return ""
+
+
+def pairs_in(frame):
+    return set(zip(map(plain, frame["user_id"].tolist()), map(plain, frame["item_id"].tolist()), strict=True))
+
+
+def two_columns(*frames):
+    """Whether one of these frames has a column of ids twice, which no answer can be read from."""
+    frames = [frame for frame in frames if isinstance(frame, pd.DataFrame)]
+    return any(list(frame.columns).count(column) > 1 for frame in frames for column in ("user_id", "item_id"))
+
+
+def call_by_ids(rng, model):
+    """A call with ids, and the judge of its answer."""
+    known, of_items = model.user_ids_.tolist(), model.item_ids_.tolist()
+    stranger = "nobody" if isinstance(known[0], str) else 5
+    met = interactions() if isinstance(known[0], str) else interactions(np.arange(100, 112), np.arange(7, 16))
+    asked = ids(rng, known, [stranger])
+    k = rng.choice(LENGTHS) if rng.random() < 0.25 else rng.randint(1, 12)
+    more, left_out = {"k": k}, pairs_in(met)
+    choose = rng.random()
+    if choose < 0.3:
+        more["items"] = ids(rng, of_items, [] if rng.random() < 0.7 else [stranger])
+    elif choose < 0.7:
+        own = pd.DataFrame({"user_id": rng.choices([*known, stranger], k=40), "item_id": rng.choices(of_items, k=40)})
+        more["items"] = spoiled(rng, own, "user_id")
+    if rng.random() < 0.3:
+        more["exclude_seen"], left_out = False, set()
+    if rng.random() < 0.05:
+        more["exclude"] = met
+
+    def check(found):
+        legal = set(of_items)
+        if two_columns(more.get("items")):
+            return "answered pairs with a column of ids twice"
+        if isinstance(more.get("items"), pd.DataFrame):
+            wrong = pairs_in(found) - pairs_in(more["items"])
+            if wrong:
+                return "pairs that are not to choose from"
+            places = {user: place for place, user in enumerate(map(plain, pd.Series(asked).tolist()))}
+            order = [places[user] for user in map(plain, found["user_id"].tolist())]
+            if order != sorted(order):
+                return "of users in another order"
+        elif more.get("items") is not None:
+            legal = set(pd.Series(more["items"]).tolist())
+        return judge(found, pd.Series(asked).tolist(), k, "user_id", "item_id", legal, left_out)
+
+    return (lambda: model.recommend(asked, **more)), check, {"contexts": asked, **more}
+
+
+def call_by_frames(rng, model):
+    """A call with frames, and the judge of its answer."""
+    contexts, candidates = people(), films()
+    fault = rng.random()  # one fault at a time as a rule, so that each is reached
+    if fault < 0.4 or fault > 0.9:
+        contexts = spoiled(rng, contexts, "user_id")
+    if 0.4 < fault < 0.7 or fault > 0.9:
+        candidates = spoiled(rng, candidates, "item_id")
+    k = rng.choice(LENGTHS) if rng.random() < 0.2 else rng.randint(1, 12)
+    more, left_out = {"k": k}, set()
+    if rng.random() < 0.5:
+        more["exclude"] = spoiled(rng, interactions(), "user_id") if fault > 0.7 else interactions()
+
+    def check(found):
+        nonlocal left_out
+        if two_columns(contexts, candidates, more.get("exclude")):
+            return "answered frames with a column of ids twice"
+        if more.get("exclude") is not None:
+            left_out = pairs_in(more["exclude"])
+        legal, asked = set(map(plain, candidates["item_id"].tolist())), contexts["user_id"].tolist()
+        return judge(found, asked, k, "user_id", "item_id", legal, left_out)
+
+    if candidates is None:
+        candidates = []  # None would be a call by ids
+    return (lambda: model.recommend(contexts, candidates, **more)), check, {
+        "contexts": contexts, "candidates": candidates, **more
+    }  # fmt: skip
+
+
+def call_similar(rng, model):
+    """A call for neighbours, and the judge of its answer."""
+    of_users = rng.random() < 0.3
+    known = (model.user_ids_ if of_users else model.item_ids_).tolist()
+    asked = ids(rng, known, [] if rng.random() < 0.8 else ["nobody"])
+    k = rng.choice(LENGTHS) if rng.random() < 0.25 else rng.randint(1, 12)
+    column = "user_id" if of_users else "item_id"
+    method = model.similar_users if of_users else model.similar_items
+
+    def check(found):
+        own = {(one, one) for one in known}
+        return judge(found, pd.Series(asked).tolist(), k, column, "similar", set(known), own)
+
+    return (lambda: method(asked, k=k)), check, {"method": method.__name__, "ids": asked, "k": k}
+
+
+def faults_of(seed, n, makers):
+    """One line for each way to fail that n calls meet."""
+    rng, faults, answered = random.Random(seed), {}, 0
+    for _ in range(n):
+        name, maker, model = rng.choice(makers)
+        call, check, given = maker(rng, model)
+        try:
+            found = call()
+        except (ValueError, TypeError) as error:
+            if len(str(error)) >= 20:
+                continue
+            wrong = f"{type(error).__name__} that says only {error!s:.60}"
+        except Exception as error:
+            wrong = f"{type(error).__name__}: {re.sub('[0-9.]+', '…', str(error)):.60}"
+        else:
+            answered += 1
+            wrong = check(found)
+        if wrong:
+            faults.setdefault((name, wrong), f"{name}: {wrong}\n    of {given!r:.600}")
+    assert n / 5 < answered < n * 4 / 5  # both kinds of call are met
+    return list(faults.values())
+
+
+def test_whatever_a_ranker_is_asked_by_ids_it_answers_rightly_or_says_what_is_wrong():
+    makers = [("text", call_by_ids, ranker()), ("numbers", call_by_ids, numbered())]
+    makers += [("text", call_similar, ranker()), ("numbers", call_similar, numbered())]
+    faults = faults_of(0, 5000, makers)
+    assert not faults, f"{len(faults)} faults\n" + "\n".join(faults)
+
+
+def test_whatever_a_model_is_asked_by_frames_it_answers_rightly_or_says_what_is_wrong():
+    makers = [("ranker", call_by_frames, ranker()), ("regressor", call_by_frames, regressor())]
+    faults = faults_of(1, 5000, makers)
+    assert not faults, f"{len(faults)} faults\n" + "\n".join(faults)
