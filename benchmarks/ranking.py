@@ -1,7 +1,7 @@
 """Rankings from interactions: quality and seconds an epoch beside LightFM and implicit, on MovieLens-100K.
 
     python benchmarks/ranking.py PATH                # quality, by time and leave-last-out; equal grids for all systems
-    python benchmarks/ranking.py PATH --epochs       # seconds an epoch, or a sweep, interleaved
+    python benchmarks/ranking.py PATH --epochs       # seconds an epoch, or a sweep, interleaved, and what it reaches
 
 One interpreter must have all packages; the lines of those that are missing are left out. What is measured, and how to
 read it: benchmarks/README.md.
@@ -19,7 +19,7 @@ import scipy.sparse as sp
 
 from sparsefm import FMRanker, FrameEncoder, MultiHot, OneHot, splits
 from sparsefm.datasets import load_movielens
-from sparsefm.solvers import BPR, WARP, ImplicitALS
+from sparsefm.solvers import BPR, WARP, CosineContrastive, ImplicitALS, SampledSoftmax
 
 RANK = 32
 EPOCHS = (10, 20, 40)
@@ -60,7 +60,7 @@ def popularity(data):
 
 
 def ours(solver, sides=False):
-    def fit(data, epochs, l2, **options):
+    def fit(data, epochs, l2, rank=RANK, **options):
         encoder = None
         items = pd.DataFrame({"item_id": data.items})
         users = pd.DataFrame({"user_id": data.users})
@@ -70,7 +70,7 @@ def ours(solver, sides=False):
             one_hot = ("user_id", "age", "gender", "occupation", "item_id", "year")
             encoder = FrameEncoder({name: OneHot() for name in one_hot} | {"genres": MultiHot("|")})
         model = FMRanker(
-            RANK,
+            rank,
             solver=solver(max_iter=epochs, **options),
             l2_linear=l2,
             l2_factors=l2,
@@ -102,14 +102,14 @@ def lightfm(loss):
 
 
 def implicit(name):
-    def fit(data, epochs, l2, **options):
+    def fit(data, epochs, l2, rank=RANK, **options):
         os.environ["OPENBLAS_NUM_THREADS"] = "1"
         from implicit.als import AlternatingLeastSquares
         from implicit.bpr import BayesianPersonalizedRanking
 
         kind = AlternatingLeastSquares if name == "als" else BayesianPersonalizedRanking
         model = kind(
-            factors=RANK, regularization=l2, iterations=epochs, num_threads=data.threads, random_state=0, **options
+            factors=rank, regularization=l2, iterations=epochs, num_threads=data.threads, random_state=0, **options
         )
         start = time.perf_counter()
         model.fit(data.train, show_progress=False)
@@ -124,6 +124,7 @@ def grid(**values):
 
 
 PAIRWISE = {"epochs": EPOCHS, "learning_rate": (0.02, 0.05, 0.1)}
+SOFTMAX = grid(epochs=EPOCHS, learning_rate=(0.05, 0.1, 0.2), temperature=(0.1, 0.2, 0.4), l2=(0.0,))
 SYSTEMS = {
     "popularity": (popularity, [{}]),
     "sparsefm WARP": (ours(WARP), grid(**PAIRWISE, l2=(0.01, 0.03, 0.1))),
@@ -137,6 +138,12 @@ SYSTEMS = {
     "sparsefm ImplicitALS + side": (
         ours(ImplicitALS, sides=True),
         grid(epochs=(10, 20, 40), unobserved=(0.05, 0.2, 0.8), l2=(0.01, 0.03, 0.1)),
+    ),
+    "sparsefm SampledSoftmax": (ours(SampledSoftmax), SOFTMAX),
+    "sparsefm SampledSoftmax + side": (ours(SampledSoftmax, sides=True), SOFTMAX),
+    "sparsefm CosineContrastive": (
+        ours(CosineContrastive),
+        grid(epochs=EPOCHS, learning_rate=(0.05, 0.1, 0.2), margin=(0.2, 0.4, 0.6), l2=(0.0,)),
     ),
     "lightfm WARP": (lightfm("warp"), grid(**PAIRWISE, l2=(0.0, 1e-5, 1e-4))),
     "lightfm BPR": (lightfm("bpr"), grid(**PAIRWISE, l2=(0.0, 1e-5, 1e-4))),
@@ -179,20 +186,40 @@ def quality(ml, systems):
             print("| " + " | ".join(cells) + " |", flush=True)
 
 
+# Equal settings where systems have the same; each with the penalty that the grid of `quality` chose.
+EPOCH_SETTINGS = [
+    ("WARP", "sparsefm WARP", {"epochs": 20, "l2": 0.01, "learning_rate": 0.05}),
+    ("WARP", "lightfm WARP", {"epochs": 20, "l2": 0.0, "learning_rate": 0.05}),
+    ("BPR", "sparsefm BPR", {"epochs": 40, "l2": 0.01, "learning_rate": 0.1}),
+    ("BPR", "lightfm BPR", {"epochs": 40, "l2": 0.0, "learning_rate": 0.05}),
+    ("BPR", "implicit BPR", {"epochs": 40, "l2": 0.01, "learning_rate": 0.1}),
+    *(
+        (f"ALS, k = {rank}", *each)
+        for rank in (64, 128, 256)
+        for each in (
+            ("sparsefm ImplicitALS", {"epochs": 15, "unobserved": 0.2, "l2": 0.03, "rank": rank}),
+            ("implicit ALS", {"epochs": 15, "alpha": 5.0, "l2": 10.0, "rank": rank}),
+        )
+    ),
+]
+
+
 def epochs(ml, systems, rounds=5):
-    data = Data(ml, ml.ratings, ml.ratings)
-    print(f"\nSeconds an epoch, {len(ml.ratings)} interactions, k = {RANK}\n")
-    print("| system | 1 thread | 2 threads |\n|---|--:|--:|")
-    found = {}
-    for _ in range(rounds):
-        for system, threads in itertools.product(systems, (1, 2)):
-            if system == "popularity" or "side" in system or find_spec(system.split()[0]) is None:
-                continue
-            fit, points = SYSTEMS[system]
-            data.threads = threads
-            found.setdefault((system, threads), []).append(fit(data, **{**points[len(points) // 2], "epochs": 10})[1])
-    for system in dict.fromkeys(system for system, _ in found):
-        print(f"| {system} | {np.median(found[system, 1]):.4f} | {np.median(found[system, 2]):.4f} |")
+    """Seconds of the median epoch, the median of several rounds, and the quality at its end, the last one out."""
+    liked = ml.ratings[ml.ratings["rating"] >= 4]
+    data = Data(ml, *splits.leave_last_out(liked))
+    print(f"\n{len(data.frame)} interactions, k = {RANK} where none is named\n")
+    print("| what | system | 1 thread | 2 threads | recall@20 | NDCG@10 |\n|---|---|--:|--:|--:|--:|")
+    chosen = [each for each in EPOCH_SETTINGS if each[1] in systems and find_spec(each[1].split()[0]) is not None]
+    seconds, found = {}, {}
+    for _, (what, system, settings), threads in itertools.product(range(rounds), chosen, (1, 2)):
+        data.threads = threads
+        scores, each = SYSTEMS[system][0](data, **settings)
+        seconds.setdefault((what, system, threads), []).append(each)
+        found[what, system] = data.quality(scores)
+    for what, system, _ in chosen:
+        both = [f"{1000 * np.median(seconds[what, system, threads]):.1f} ms" for threads in (1, 2)]
+        print("| " + " | ".join([what, system, *both, *(f"{value:.4f}" for value in found[what, system][1:])]) + " |")
 
 
 def main():

@@ -298,9 +298,6 @@ class FMRanker(ByIds):
         met = self._met(numbers[0], numbers[1], weight, (len(sides[0]), len(sides[1])))
         self.weight_unit_ = float(met.data[0] if (met.data == met.data[0]).all() else met.data.mean())
         self.seen_ = sp.csr_array((np.ones(met.nnz, np.uint8), met.indices, met.indptr), shape=met.shape)
-        on_items = np.isin(
-            self.encoder_.fields_, [self.encoder_.field_names_.index(name) for name in self.item_fields_]
-        )
         watch = self._watch(eval_set, users, items, sides)
         self.history_ = []
         progress = Progress(type(self).__name__, {}, make_solver(self.solver, RANKERS).max_iter, self.verbose)
@@ -312,8 +309,8 @@ class FMRanker(ByIds):
             stops += [_is_true(callback(self, record)) for callback in self.callbacks or ()]  # every one is called
             return any(stops)
 
-        spans = spans_of(np.flatnonzero(~on_items)), spans_of(np.flatnonzero(on_items))
-        return self._interactions(met, self.X_sides_, spans, report), watch
+        columns = [np.unique(side.indices) for side in self.X_sides_]
+        return self._interactions(met, self.X_sides_, columns, report), watch
 
     def _met(self, context: Any, item: Any, weight: Any, shape: tuple[int, int]) -> Any:
         """Interactions as a matrix, those that are there twice added up."""
@@ -325,13 +322,14 @@ class FMRanker(ByIds):
             raise ValueError("all weights are zero: there is nothing to fit")
         return met
 
-    def _interactions(self, met: Any, sides: Any, spans: Any, report: Any) -> RankingProblem:
+    def _interactions(self, met: Any, sides: Any, columns: Any, report: Any) -> RankingProblem:
+        """columns: of each side those that are solved for."""
         contexts, items = (check_csr(X) for X in sides)
         weight = (met.data / self.weight_unit_).astype(items.dtype)
         return RankingProblem(
             contexts=contexts,
             items=items,
-            spans=spans,
+            spans=tuple(spans_of(own) or ((0, 0),) for own in columns),
             context=np.repeat(np.arange(met.shape[0], dtype=np.int32), np.diff(met.indptr)),
             item=met.indices.astype(np.int32),
             weight=None if (weight == 1).all() else weight,
@@ -450,9 +448,7 @@ class FMRanker(ByIds):
         grown.params_ = self.params_.grow(width)
         met = self._met(number, item, weight, (len(contexts), len(of_items)))
         if len(theirs):
-            problem = self._interactions(
-                met, (rows, items), (spans_of(theirs), ((0, 0),)), lambda record, current: False
-            )
+            problem = self._interactions(met, (rows, items), (theirs, theirs[:0]), lambda record, current: False)
             grown.params_ = make_solver(self.solver, RANKERS).solve(replace(problem, start=grown.params_))
         grown.X_sides_ = _replaced(present, place, rows), items
         seen = sp.csr_array((np.ones(met.nnz, np.uint8), met.indices, met.indptr), shape=met.shape)

@@ -106,8 +106,12 @@ class Design:
         some = np.unique(np.linspace(0, n_rows - 1, _SAMPLE).astype(np.int64))
         most = max(0, MOST_SIDES - len(blocks)) if sides else 0
         found = _dependencies(matrix[some].tocsc(), by_column, bounds, n_factors, most)
-        codes = [block.index for block in blocks]
-        said = [_of_block(block) for block in blocks]
+        codes: list[NDArray[np.int32]] = []
+        said: list[tuple[Any, list[tuple[int, int]], bool]] = []
+        for block in blocks:
+            index, entity_rows, own_bounds, alone = _of_block(block)
+            codes.append(index)
+            said.append((entity_rows, own_bounds, alone))
         for group in found:
             runs = [bounds[r] for r in group]
             codes.append(_codes(by_column, *runs[0]))
@@ -126,11 +130,16 @@ class Design:
         return cls(order, built, rest, rest_runs, n_rows, n_features, own.dtype)
 
 
-def _of_block(block: Block) -> tuple[Any, list[tuple[int, int]], bool]:
-    """Its matrix, its runs, and whether all that it says is which of its rows this is."""
-    matrix, bounds, (start, stop) = block.rows.matrix(), _runs(block.rows, block.spans), block.spans[0]
+def _of_block(block: Block) -> tuple[NDArray[np.int32], Any, list[tuple[int, int]], bool]:
+    """Which of its rows each row has, their matrix, its runs, and whether all that it says is which row this is; they
+    are numbered as their columns then."""
+    index, matrix, bounds = block.index, block.rows.matrix(), _runs(block.rows, block.spans)
+    start, stop = block.spans[0]
     alone = len(block.spans) == 1 and matrix.nnz == block.rows.n_rows == stop - start
-    return matrix, bounds, alone and np.array_equal(matrix.indices, np.arange(start, stop))
+    alone = alone and np.array_equal(np.sort(matrix.indices), np.arange(start, stop))
+    if alone:
+        index, matrix = (matrix.indices - start)[index], matrix[np.argsort(matrix.indices)]
+    return index, matrix, bounds, alone
 
 
 def _runs(rows: Rows, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
