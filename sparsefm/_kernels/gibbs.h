@@ -91,11 +91,12 @@ typedef struct {
     const void *others;      /* (n_others, width) h = (q, 1, b) of each: factors, one, and the score that is its own */
     const void *weight;      /* (n_rows,) in the order of the rows, or NULL */
     const void *all;         /* (width, width) α Σ over all others of h hᵀ */
+    const void *times;       /* (n_columns,) how often the column's unobserved rows are there */
     const double *precision; /* (k + 1,) of the prior */
     const double *strength;  /* (n_columns,) that the precision is multiplied by */
     void *theta;             /* INOUT (n_columns, width) factors, weight, zeros */
     double *gain;            /* (n_columns,) what the steps gain twice, by the model of each block */
-    double *left;            /* (n_columns, 2): Σ s r and Σ s r² + α Σ over all others of the score's square */
+    double *left;            /* (n_columns, 2): Σ s r and Σ s r² + α Σ over its unobserved rows of the score's square */
     void *residual;          /* scratch, as many as the longest column has rows */
 } subspace_args;
 
@@ -696,6 +697,7 @@ LOCAL void FN(subspace)(const subspace_args *a, ptrdiff_t start, ptrdiff_t stop)
     for (ptrdiff_t c = start; c < stop; c++) {
         const int32_t *entities = a->entities + a->starts[c];
         const ptrdiff_t n = a->starts[c + 1] - a->starts[c];
+        const double times = (double)((const REAL *)a->times)[c];
         const REAL *s = weight ? weight + a->starts[c] : NULL;
         REAL *theta = (REAL *)a->theta + c * width;
         double gain = 0;
@@ -743,8 +745,8 @@ LOCAL void FN(subspace)(const subspace_args *a, ptrdiff_t start, ptrdiff_t stop)
                 vec along = FN(zero)();
                 if (f < active)
                     for (ptrdiff_t l = 0; l < width; l += W) along += FN(load)(row + l) * FN(load)(theta + l);
-                g[f] = f < active ? (REAL)(slope[f] - (double)FN(sum)(along) - prior * theta[b + f]) : 0;
-                for (int l = 0; l < BLOCK; l++) A[f * BLOCK + l] = f < active && l < active ? (REAL)(U[f * BLOCK + l] + (double)row[b + l]) : 0;
+                g[f] = f < active ? (REAL)(slope[f] - times * (double)FN(sum)(along) - prior * theta[b + f]) : 0;
+                for (int l = 0; l < BLOCK; l++) A[f * BLOCK + l] = f < active && l < active ? (REAL)(U[f * BLOCK + l] + times * (double)row[b + l]) : 0;
                 A[f * BLOCK + f] += f < active ? (REAL)prior : 1;
             }
             REAL before[BLOCK];
@@ -770,7 +772,7 @@ LOCAL void FN(subspace)(const subspace_args *a, ptrdiff_t start, ptrdiff_t stop)
         for (ptrdiff_t f = 0; f <= n_free; f++) {
             vec along = FN(zero)();
             for (ptrdiff_t l = 0; l < width; l += W) along += FN(load)(all + f * width + l) * FN(load)(theta + l);
-            second += (double)theta[f] * (double)FN(sum)(along);
+            second += times * (double)theta[f] * (double)FN(sum)(along);
         }
         theta[n_free] = 0;
         a->gain[c] = gain;

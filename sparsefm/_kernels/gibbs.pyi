@@ -124,6 +124,7 @@ def subspace(
     others: NDArray[Any],
     weight: NDArray[Any] | None,
     all: NDArray[Any],
+    times: NDArray[Any],
     precision: NDArray[Any],
     strength: NDArray[Any],
     gain: NDArray[Any],

@@ -99,6 +99,7 @@ cdef extern from *:
         const void *others
         const void *weight
         const void *all
+        const void *times
         const double *precision
         const double *strength
         void *theta
@@ -410,6 +411,7 @@ def subspace(
     const REAL[:, ::1] others,      # IN (n_others, width): factors, one, own score, zeros
     const REAL[::1] weight,         # IN (n_rows,), None: all one
     const REAL[:, ::1] all,         # IN (width, width) α Σ h hᵀ over all others
+    const REAL[::1] times,          # IN (n_columns,) that all others are there
     const double[::1] precision,    # IN (k + 1,)
     const double[::1] strength,     # IN (n_columns,)
     double[::1] gain,               # OUT (n_columns,)
@@ -427,7 +429,7 @@ def subspace(
     a.starts, a.entities = &starts[0], &entities[0]
     a.others = &others[0, 0]
     a.weight = NULL if weight is None else &weight[0]
-    a.all = &all[0, 0]
+    a.all, a.times = &all[0, 0], &times[0]
     a.precision, a.strength = &precision[0], &strength[0]
     a.theta, a.gain, a.left = &theta[0, 0], &gain[0], &left[0, 0]
     a.residual = &residual[0]

@@ -329,7 +329,7 @@ class FMRanker(ByIds):
         return RankingProblem(
             contexts=contexts,
             items=items,
-            spans=tuple(spans_of(own) or ((0, 0),) for own in columns),
+            spans=(spans_of(columns[0]) or ((0, 0),), spans_of(columns[1]) or ((0, 0),)),
             context=np.repeat(np.arange(met.shape[0], dtype=np.int32), np.diff(met.indptr)),
             item=met.indices.astype(np.int32),
             weight=None if (weight == 1).all() else weight,

@@ -59,6 +59,7 @@ class Side:
     runs: list[Run]  # of `columns`, in the order they are solved for
     values: NDArray[Any] | None  # where each entity has the one column runs[0].start + entity: its value, None: one
     alone: bool  # that is so
+    single: bool  # each entity has one column that is solved for, its own, with value one
 
     @property
     def n_entities(self) -> int:
@@ -106,12 +107,8 @@ class Design:
         some = np.unique(np.linspace(0, n_rows - 1, _SAMPLE).astype(np.int64))
         most = max(0, MOST_SIDES - len(blocks)) if sides else 0
         found = _dependencies(matrix[some].tocsc(), by_column, bounds, n_factors, most)
-        codes: list[NDArray[np.int32]] = []
-        said: list[tuple[Any, list[tuple[int, int]], bool]] = []
-        for block in blocks:
-            index, entity_rows, own_bounds, alone = _of_block(block)
-            codes.append(index)
-            said.append((entity_rows, own_bounds, alone))
+        codes = [block.index for block in blocks]
+        said = [_of_block(block) for block in blocks]
         for group in found:
             runs = [bounds[r] for r in group]
             codes.append(_codes(by_column, *runs[0]))
@@ -130,16 +127,11 @@ class Design:
         return cls(order, built, rest, rest_runs, n_rows, n_features, own.dtype)
 
 
-def _of_block(block: Block) -> tuple[NDArray[np.int32], Any, list[tuple[int, int]], bool]:
-    """Which of its rows each row has, their matrix, its runs, and whether all that it says is which row this is; they
-    are numbered as their columns then."""
-    index, matrix, bounds = block.index, block.rows.matrix(), _runs(block.rows, block.spans)
-    start, stop = block.spans[0]
+def _of_block(block: Block) -> tuple[Any, list[tuple[int, int]], bool]:
+    """Its matrix, its runs, and whether all that it says is which of its rows this is."""
+    matrix, bounds, (start, stop) = block.rows.matrix(), _runs(block.rows, block.spans), block.spans[0]
     alone = len(block.spans) == 1 and matrix.nnz == block.rows.n_rows == stop - start
-    alone = alone and np.array_equal(np.sort(matrix.indices), np.arange(start, stop))
-    if alone:
-        index, matrix = (matrix.indices - start)[index], matrix[np.argsort(matrix.indices)]
-    return index, matrix, bounds, alone
+    return matrix, bounds, alone and np.array_equal(matrix.indices, np.arange(start, stop))
 
 
 def _runs(rows: Rows, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -257,6 +249,11 @@ def _side(
         values = np.ones(entities.shape[0], entities.dtype)
         values[np.diff(entities.indptr) > 0] = entities.data
     by_column = entities.tocsc()
+    free = np.zeros(entities.shape[1], bool)
+    for start, stop in bounds:
+        free[start:stop] = True
+    single = entities.shape[0] == entities.nnz == np.count_nonzero(np.diff(by_column.indptr) == 1)
+    single = single and (np.diff(entities.indptr) == 1).all() and (entities.data == 1).all()
     return Side(
         entities=codes if by_entity is None else [of[by_entity] for of in codes],
         order=by_entity,
@@ -266,6 +263,7 @@ def _side(
         runs=_stretches(by_column, bounds, n_factors),
         values=values,
         alone=alone,
+        single=bool(single and free[entities.indices].all()),
     )
 
 

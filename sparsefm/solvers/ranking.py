@@ -280,12 +280,10 @@ class ImplicitALS(BaseEstimator):  # type: ignore[misc]
         check_positive(self.unobserved, "ImplicitALS(unobserved)")
         check_positive(self.exponent, "ImplicitALS(exponent)", zero=True)
         dtype, n = problem.items.dtype, len(problem.item)
-        sides = (problem.contexts, problem.items)
+        merged = (_merged(problem.contexts, problem.context), _merged(problem.items, problem.item))
+        counts = merged[0].times, merged[1].times
         nothing = Rows(np.zeros(n + 1, np.int32), np.empty(0, np.int32), None, problem.n_features, 0, dtype)
-        blocks = tuple(
-            Block(index, rows, spans)
-            for index, rows, spans in zip((problem.context, problem.item), sides, problem.spans, strict=True)
-        )
+        blocks = tuple(Block(side.index, side.rows, spans) for side, spans in zip(merged, problem.spans, strict=True))
         design = Design.of(Relations(nothing, blocks), problem.n_factors, spans=())
         met = np.ones(n, dtype) if problem.weight is None else problem.weight
         sweep = Sweep(
@@ -295,6 +293,7 @@ class ImplicitALS(BaseEstimator):  # type: ignore[misc]
             None if problem.weight is None else met[design.order],
             problem.n_threads,
             unobserved=self.unobserved,
+            times=counts,
         )
         start = problem.start
         if start is None:
@@ -302,8 +301,8 @@ class ImplicitALS(BaseEstimator):  # type: ignore[misc]
                 problem.n_features, problem.n_factors, init_std=problem.init_std, seed=problem.seed, dtype=dtype
             )
         times = np.zeros(problem.n_features)
-        for block, other in zip(blocks, sides[::-1], strict=True):
-            each = np.bincount(block.index, weights=met, minlength=block.rows.n_rows) + self.unobserved * other.n_rows
+        for block, own, other in zip(blocks, counts, counts[::-1], strict=True):
+            each = np.bincount(block.index, weights=met, minlength=len(own)) + self.unobserved * own * other.sum()
             entries = np.repeat(each, np.diff(block.rows.indptr))
             times += np.bincount(block.rows.indices, weights=entries, minlength=problem.n_features)
         if problem.start is None:
@@ -329,3 +328,22 @@ class ImplicitALS(BaseEstimator):  # type: ignore[misc]
                     raise
                 raise Interrupted(sweep.params()) from interruption
         return sweep.params()
+
+
+@dataclass
+class _Side:
+    """Distinct rows, which of them each interaction has, and how often each is there."""
+
+    rows: Rows
+    index: NDArray[np.int32]
+    times: NDArray[np.float64]
+
+
+def _merged(rows: Rows, index: NDArray[np.int32]) -> _Side:
+    """Rows that have one entry and no more, a one, are the same where that is; others are taken for distinct."""
+    n = rows.n_rows
+    if rows.data is not None or not (np.diff(rows.indptr) == 1).all():
+        return _Side(rows, index, np.ones(n))
+    columns, which, times = np.unique(rows.indices, return_inverse=True, return_counts=True)
+    distinct = Rows(np.arange(len(columns) + 1, dtype=np.int32), columns, None, rows.n_features, -1, rows.dtype)
+    return _Side(distinct, which.astype(np.int32)[index], times.astype(np.float64))

@@ -36,7 +36,8 @@ class Sweep:
     """The state of coordinate-wise training on fixed rows: the parameters, and what follows from them for each entity.
 
     `target` and `weight` are in the order of the design's rows. With `unobserved` there are beside these rows those of
-    each entity of the first side with each of the second, of that weight and with target 0.
+    each entity of the first side with each of the second, of that weight and with target 0; `times` says how often each
+    entity of either is there.
     """
 
     def __init__(
@@ -48,8 +49,9 @@ class Sweep:
         n_threads: int | None,
         *,
         unobserved: float = 0.0,
+        times: tuple[Any, Any] | None = None,
     ) -> None:
-        self.unobserved = unobserved
+        self.unobserved, self._times = unobserved, times
         self.design, self.k, self.dtype, self.n_threads = design, n_factors, design.dtype, n_threads
         self.width = -(-(n_factors + 2) // _LANES) * _LANES
         self.size = int(gibbs.size_of_gram(n_factors))
@@ -130,7 +132,7 @@ class Sweep:
         self, number: int, side: Side, prior: Prior, alpha: float, key: int | None
     ) -> tuple[float, float] | None:
         first, left = side.runs[0], None
-        if self.unobserved and side.alone and side.values is None and self.k > _WHOLE:
+        if self.unobserved and side.single and self.k > _WHOLE:
             left = self._run_subspaces(number, side, prior)
         elif side.alone:
             per = max(1, _SLICE // (self.size * self.dtype.itemsize))
@@ -158,27 +160,32 @@ class Sweep:
         return None if left is None else tuple(left.sum(axis=0, dtype=np.float64).tolist())
 
     def _run_subspaces(self, number: int, side: Side, prior: Prior) -> NDArray[np.float64]:
-        """The columns of users or items that are only that, in a model of interactions and unobserved pairs."""
-        k, first = self.k, side.runs[0]
-        where = slice(first.start, first.stop)
+        """The columns of users, or items, of whom nothing else is said, beside unobserved pairs with the others."""
+        columns, times = side.columns.indices, self._times_of(number)
         others = self.tables[1 - number].copy()
-        others[:, k] = 1
-        total = others.T @ others
+        others[:, self.k] = 1
+        total = others.T @ (others * (self.unobserved * self._times_of(1 - number))[:, None])
         starts = side.starts[side.segments]
-        left, theta = np.empty((side.n_entities, 2)), self.theta[where]
-        strength = np.ones(side.n_entities) if prior.strength is None else prior.strength[where]
-        total *= self.unobserved
-        longest, target_weight = int(np.diff(starts).max()), self._weights[number]
+        longest = max(1, int(np.diff(starts).max()))
+        theta, gain, left = self.theta[columns], np.empty(len(columns)), np.empty((len(columns), 2))
+        strength = np.ones(len(columns)) if prior.strength is None else prior.strength[columns]
 
         def run(start: int, stop: int) -> None:
             gibbs.subspace(
-                theta, starts, side.entities[1 - number], others, target_weight, total, prior.precision[0], strength,
-                self.gain[where], left, np.empty(max(1, longest), self.dtype), start, stop, dispatch.ISA,
+                theta, starts, side.entities[1 - number], others, self._weights[number], total, times,
+                prior.precision[0], strength, gain, left, np.empty(longest, self.dtype), start, stop, dispatch.ISA,
             )  # fmt: skip
 
-        work = (int(starts[-1]) + side.n_entities) * (k + 2) * 20 + side.n_entities * (k + 2) ** 2
-        dispatch.run_pieces(run, side.n_entities, work, self.n_threads)
+        work = (int(starts[-1]) + len(columns)) * (self.k + 2) * 20 + len(columns) * (self.k + 2) ** 2
+        dispatch.run_pieces(run, len(columns), work, self.n_threads)
+        self.theta[columns], self.gain[columns] = theta, gain
         return left
+
+    def _times_of(self, number: int) -> NDArray[Any]:
+        """How often each entity of a side is there."""
+        if self._times is None:
+            return np.ones(self.design.sides[number].n_entities, self.dtype)
+        return np.asarray(self._times[number], self.dtype)
 
     def _run_rest(self, prior: Prior, alpha: float, key: int | None) -> None:
         total = self._rest
@@ -245,10 +252,9 @@ class Sweep:
         if self.unobserved:
             of_all, firsts = self._of_all(1 - number), side.segments[:-1]  # each entity's first segment
             within = firsts[(firsts >= start) & (firsts < stop)] - start
-            if len(within) == len(grams):
-                grams += of_all
-            else:
-                grams[within] += of_all
+            times = self._times_of(number)[(firsts >= start) & (firsts < stop)]
+            for at, often in zip(within.tolist(), times.tolist(), strict=True):
+                grams[at] += often * of_all
         return grams
 
     def _of_all(self, number: int) -> NDArray[Any]:
@@ -257,11 +263,11 @@ class Sweep:
         n = len(table)
         starts = np.array([*range(0, n, SEGMENT), n], np.int32)
         parts = aligned_zeros((len(starts) - 1, self.size), self.dtype)
-        tables, entities = [table], [np.arange(n, dtype=np.int32)]
+        tables, entities, times = [table], [np.arange(n, dtype=np.int32)], self._times_of(number)
 
         def run(scratch: Any, start: int, stop: int) -> None:
             gibbs.gather(
-                tables, entities, np.zeros(n, self.dtype), None, starts, parts, None, None, None, scratch, self.w0,
+                tables, entities, np.zeros(n, self.dtype), times, starts, parts, None, None, None, scratch, self.w0,
                 self.k, self.width, start, stop, dispatch.ISA,
             )  # fmt: skip
 
