@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from sparsefm.solvers import (
     ImplicitALS,
     RankingProblem,
     SampledSoftmax,
-    sweep,
+)
+from sparsefm.solvers import (
+    ranking as of_rankings,
 )
 from sparsefm.validation import check_csr
 
@@ -225,14 +228,10 @@ def test_a_pass_against_shared_items_is_the_definition(solver: Any, dtype: Any, 
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0])
-@pytest.mark.parametrize(
-    ("sides", "weighted", "k", "whole"),
-    [(False, False, 3, 32), (True, True, 3, 32), (False, False, 3, 0), (False, True, 17, 0)],
-)
+@pytest.mark.parametrize(("sides", "weighted", "k"), [(False, False, 3), (True, True, 3), (False, True, 17)])
 def test_implicit_least_squares_end_where_the_whole_objective_is_flat(
-    sides: bool, weighted: bool, k: int, whole: int, exponent: float, monkeypatch: pytest.MonkeyPatch
+    sides: bool, weighted: bool, k: int, exponent: float
 ) -> None:
-    monkeypatch.setattr(sweep, "_WHOLE", whole)
     records: list[dict[str, Any]] = []
     given = problem(sides=sides, weighted=weighted, k=k, report=lambda record, current: bool(records.append(record)))
     solver = ImplicitALS(max_iter=3000, unobserved=0.3, exponent=exponent)
@@ -269,11 +268,8 @@ def test_implicit_least_squares_end_where_the_whole_objective_is_flat(
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 2e-5)])
-def test_blocks_of_a_column_go_to_their_minimum_one_after_another(
-    weighted: bool, dtype: Any, tolerance: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_of_a_column_go_to_their_minimum_one_after_another(weighted: bool, dtype: Any, tolerance: float) -> None:
     """One pass from the definition: rows h = (q, 1, b) of the other side, 16 numbers of (p, w, 1) at a time."""
-    monkeypatch.setattr(sweep, "_WHOLE", 0)
     given = problem(dtype, shape=(30, 25), sides=False, weighted=weighted, k=21)
     found = ImplicitALS(max_iter=1, unobserved=0.3, exponent=0.5).solve(given)
     n = 30
@@ -294,6 +290,24 @@ def test_blocks_of_a_column_go_to_their_minimum_one_after_another(
                 A = (h[:, block] * (W[c] + 0.3)[:, None]).T @ h[:, block] + np.diag(penalty[block])
                 theta[column, block] += np.linalg.solve(A, slope)
     np.testing.assert_allclose(np.column_stack([found.V, found.w]), theta, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("sides", [False, True])
+def test_equal_rows_are_one_row_as_often(sides: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of items that nobody met only a common column is known."""
+    given = problem(np.float64, shape=(30, 25), sides=sides, weighted=True, k=12)
+    few = given.items.matrix().tolil()
+    few[20:] = 0
+    few[20:, few.shape[1] - 1] = 1
+    keep = given.item < 20
+    parts = {name: getattr(given, name)[keep] for name in ("context", "item", "weight")}
+    given = replace(given, items=check_csr(few.tocsr()), **parts)
+    found = []
+    for merged in (of_rankings._merged, lambda rows, index: of_rankings._Side(rows, index, np.ones(rows.n_rows))):
+        monkeypatch.setattr(of_rankings, "_merged", merged)
+        found.append(ImplicitALS(max_iter=300, unobserved=0.2).solve(given))
+    np.testing.assert_allclose(found[0].V @ found[0].V.T, found[1].V @ found[1].V.T, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found[0].w, found[1].w, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("n_factors", [5, 40])

@@ -672,21 +672,54 @@ LOCAL void FN(chain)(const column_args *a, const draw_args *d, ptrdiff_t start, 
 #define BLOCK_ROWS (W == 16 ? 16 : W == 8 ? 4 : 2) /* rows of a block's matrix that are summed in registers */
 #define CHUNK 256                                  /* rows between additions to the sums in double */
 
-/* U step = g for the symmetric U (BLOCK, BLOCK), by elimination without roots; step into g. */
-INLINE void FN(solve_block)(REAL *U, REAL *g) {
-    REAL inverse[BLOCK];
+/* Solves A x = g for the symmetric A (BLOCK, BLOCK), by Gauss and Jordan; x into g. */
+INLINE void FN(solve_block)(REAL *A, REAL *g) {
+    vec row[BLOCK][BLOCK / W];
+#pragma GCC unroll 16
+    for (int f = 0; f < BLOCK; f++)
+        for (int v = 0; v < BLOCK / W; v++) row[f][v] = FN(load)(A + f * BLOCK + v * W);
+#if W == 1
+#define LANE(l, f) row[l][f]
+#else
+#define LANE(l, f) row[l][(f) / W][(f) % W]
+#endif
+#pragma GCC unroll 16
     for (int f = 0; f < BLOCK; f++) {
-        inverse[f] = U[f * BLOCK + f] > 0 ? 1 / U[f * BLOCK + f] : 0;
-        for (int l = f + 1; l < BLOCK; l++) {
-            const REAL by = U[f * BLOCK + l] * inverse[f];
-            for (int v = 0; v < BLOCK; v += W)
-                FN(store)(U + l * BLOCK + v, FN(load)(U + l * BLOCK + v) - FN(load)(U + f * BLOCK + v) * by);
+        const REAL pivot = LANE(f, f), inverse = pivot > 0 ? 1 / pivot : 0;
+        for (int v = 0; v < BLOCK / W; v++) row[f][v] *= inverse;
+        g[f] *= inverse;
+#pragma GCC unroll 16
+        for (int l = 0; l < BLOCK; l++) {
+            if (l == f) continue;
+            const REAL by = LANE(l, f);
+            for (int v = 0; v < BLOCK / W; v++) row[l][v] -= row[f][v] * by;
             g[l] -= g[f] * by;
         }
     }
-    for (int f = BLOCK - 1; f >= 0; f--) {
-        g[f] *= inverse[f];
-        for (int l = 0; l < f; l++) g[l] -= U[l * BLOCK + f] * g[f];
+#undef LANE
+}
+
+/* Of a block of columns Σ s h hᵀ into A (BLOCK, BLOCK) and Σ s r h into g, over n rows. */
+INLINE void FN(block_sums)(const subspace_args *a, const REAL *others, const int32_t *entities, const REAL *s,
+                           const REAL *residual, ptrdiff_t n, REAL *A, REAL *g) {
+    for (int f = 0; f < BLOCK; f += BLOCK_ROWS) {
+        vec sums[BLOCK_ROWS][BLOCK / W], along[BLOCK / W];
+        for (int r = 0; r < BLOCK_ROWS; r++)
+            for (int v = 0; v < BLOCK / W; v++) sums[r][v] = FN(zero)();
+        for (int v = 0; v < BLOCK / W; v++) along[v] = FN(zero)();
+        for (ptrdiff_t i = 0; i < n; i++) {
+            const REAL *h = others + entities[i] * a->width, weighed = s ? s[i] : (REAL)1;
+            for (int v = 0; v < BLOCK / W; v++) {
+                vec part = FN(load)(h + v * W);
+                if (s) part *= weighed;
+                if (f == 0) along[v] += part * residual[i];
+                for (int r = 0; r < BLOCK_ROWS; r++) sums[r][v] += part * h[f + r];
+            }
+        }
+        for (int v = 0; v < BLOCK / W; v++) {
+            if (f == 0) FN(store)(g + v * W, along[v]);
+            for (int r = 0; r < BLOCK_ROWS; r++) FN(store)(A + (f + r) * BLOCK + v * W, sums[r][v]);
+        }
     }
 }
 
@@ -697,7 +730,7 @@ LOCAL void FN(subspace)(const subspace_args *a, ptrdiff_t start, ptrdiff_t stop)
     for (ptrdiff_t c = start; c < stop; c++) {
         const int32_t *entities = a->entities + a->starts[c];
         const ptrdiff_t n = a->starts[c + 1] - a->starts[c];
-        const double times = (double)((const REAL *)a->times)[c];
+        const REAL times = ((const REAL *)a->times)[c];
         const REAL *s = weight ? weight + a->starts[c] : NULL;
         REAL *theta = (REAL *)a->theta + c * width;
         double gain = 0;
@@ -712,54 +745,65 @@ LOCAL void FN(subspace)(const subspace_args *a, ptrdiff_t start, ptrdiff_t stop)
         }
         for (ptrdiff_t b = 0; b < n_free; b += BLOCK) {
             const int active = n_free - b < BLOCK ? (int)(n_free - b) : BLOCK;
-            double U[BLOCK * BLOCK] = {0}, slope[BLOCK] = {0};
-            _Alignas(64) REAL A[BLOCK * BLOCK], g[BLOCK];
-            for (ptrdiff_t first = 0; first < n; first += CHUNK) {
-                const ptrdiff_t end = first + CHUNK < n ? first + CHUNK : n;
-                for (int f = 0; f < BLOCK; f += BLOCK_ROWS) {
-                    vec sums[BLOCK_ROWS][BLOCK / W], along[BLOCK / W];
-                    for (int r = 0; r < BLOCK_ROWS; r++)
-                        for (int v = 0; v < BLOCK / W; v++) sums[r][v] = FN(zero)();
-                    for (int v = 0; v < BLOCK / W; v++) along[v] = FN(zero)();
-                    for (ptrdiff_t i = first; i < end; i++) {
-                        const REAL *h = others + entities[i] * width + b, weighed = s ? s[i] : (REAL)1;
-                        for (int v = 0; v < BLOCK / W; v++) {
-                            const vec part = FN(load)(h + v * W);
-                            if (f == 0) along[v] += part * (residual[i] * weighed);
-                            for (int r = 0; r < BLOCK_ROWS; r++) sums[r][v] += part * (h[f + r] * weighed);
-                        }
-                    }
-                    for (int v = 0; v < BLOCK / W; v++) {
-                        FN(store)(g, along[v]);
-                        if (f == 0) for (int i = 0; i < W; i++) slope[v * W + i] += (double)g[i];
-                        for (int r = 0; r < BLOCK_ROWS; r++) {
-                            FN(store)(A, sums[r][v]);
-                            for (int i = 0; i < W; i++) U[(f + r) * BLOCK + v * W + i] += (double)A[i];
-                        }
-                    }
+            _Alignas(64) REAL A[BLOCK * BLOCK], g[BLOCK], before[BLOCK];
+            if (b == a->k) { /* the weight alone, for which every row has a one */
+                const double prior = a->strength[c] * a->precision[b];
+                double most = (double)times * (double)all[b * width + b] + prior, slope = -prior * (double)theta[b];
+                for (ptrdiff_t l = 0; l <= n_free; l++) slope -= (double)(times * all[b * width + l]) * (double)theta[l];
+                for (ptrdiff_t i = 0; i < n; i++) {
+                    const double weighed = s ? (double)s[i] : 1;
+                    most += weighed;
+                    slope += weighed * (double)residual[i];
                 }
+                const REAL step = most > 0 ? (REAL)(slope / most) : 0;
+                gain += slope * (double)step;
+                theta[b] += step;
+                for (ptrdiff_t i = 0; i < n; i++) residual[i] -= step;
+                continue;
             }
-            for (int f = 0; f < BLOCK; f++) {
-                const REAL *row = all + (b + f) * width;
-                const double prior = f < active ? a->strength[c] * a->precision[b + f] : 0;
+            FN(block_sums)(a, others + b, entities, s, residual, n < CHUNK ? n : CHUNK, A, g);
+            if (n > CHUNK) {
+                double U[BLOCK * BLOCK], slope[BLOCK];
+                for (int f = 0; f < BLOCK * BLOCK; f++) U[f] = (double)A[f];
+                for (int f = 0; f < BLOCK; f++) slope[f] = (double)g[f];
+                for (ptrdiff_t from = CHUNK; from < n; from += CHUNK) {
+                    FN(block_sums)(a, others + b, entities + from, s ? s + from : NULL, residual + from,
+                                   n - from < CHUNK ? n - from : CHUNK, A, g);
+                    for (int f = 0; f < BLOCK * BLOCK; f++) U[f] += (double)A[f];
+                    for (int f = 0; f < BLOCK; f++) slope[f] += (double)g[f];
+                }
+                for (int f = 0; f < BLOCK * BLOCK; f++) A[f] = (REAL)U[f];
+                for (int f = 0; f < BLOCK; f++) g[f] = (REAL)slope[f];
+            }
+            for (int v = 0; v < BLOCK; v += W) { /* `all` is symmetric */
                 vec along = FN(zero)();
-                if (f < active)
-                    for (ptrdiff_t l = 0; l < width; l += W) along += FN(load)(row + l) * FN(load)(theta + l);
-                g[f] = f < active ? (REAL)(slope[f] - times * (double)FN(sum)(along) - prior * theta[b + f]) : 0;
-                for (int l = 0; l < BLOCK; l++) A[f * BLOCK + l] = f < active && l < active ? (REAL)(U[f * BLOCK + l] + times * (double)row[b + l]) : 0;
-                A[f * BLOCK + f] += f < active ? (REAL)prior : 1;
+                for (ptrdiff_t l = 0; l <= n_free; l++) along += FN(load)(all + l * width + b + v) * theta[l];
+                FN(store)(g + v, FN(load)(g + v) - along * times);
+                for (int f = 0; f < BLOCK; f++)
+                    FN(store)(A + f * BLOCK + v, FN(load)(A + f * BLOCK + v) + FN(load)(all + (b + f) * width + b + v) * times);
             }
-            REAL before[BLOCK];
+            for (int f = 0; f < active; f++) {
+                const REAL prior = (REAL)(a->strength[c] * a->precision[b + f]);
+                A[f * BLOCK + f] += prior;
+                g[f] -= prior * theta[b + f];
+            }
+            for (int f = active; f < BLOCK; f++) { /* what is not a column's stays */
+                for (int l = 0; l < BLOCK; l++) A[f * BLOCK + l] = A[l * BLOCK + f] = 0;
+                A[f * BLOCK + f] = 1;
+                g[f] = 0;
+            }
             memcpy(before, g, sizeof before);
             FN(solve_block)(A, g);
             for (int f = 0; f < active; f++) {
-                gain += (double)before[f] * g[f];
+                gain += (double)before[f] * (double)g[f];
                 theta[b + f] += g[f];
             }
+            vec step[BLOCK / W];
+            for (int v = 0; v < BLOCK / W; v++) step[v] = FN(load)(g + v * W);
             for (ptrdiff_t i = 0; i < n; i++) {
                 const REAL *h = others + entities[i] * width + b;
-                vec along = FN(zero)();
-                for (int v = 0; v < BLOCK; v += W) along += FN(load)(h + v) * FN(load)(g + v);
+                vec along = FN(load)(h) * step[0];
+                for (int v = 1; v < BLOCK / W; v++) along += FN(load)(h + v * W) * step[v];
                 residual[i] -= FN(sum)(along);
             }
         }
@@ -772,7 +816,7 @@ LOCAL void FN(subspace)(const subspace_args *a, ptrdiff_t start, ptrdiff_t stop)
         for (ptrdiff_t f = 0; f <= n_free; f++) {
             vec along = FN(zero)();
             for (ptrdiff_t l = 0; l < width; l += W) along += FN(load)(all + f * width + l) * FN(load)(theta + l);
-            second += times * (double)theta[f] * (double)FN(sum)(along);
+            second += (double)times * (double)theta[f] * (double)FN(sum)(along);
         }
         theta[n_free] = 0;
         a->gain[c] = gain;

@@ -17,7 +17,6 @@ from .problem import DivergenceError
 
 __all__ = ["Prior", "Sweep"]
 
-_WHOLE = 32  # factors up to which a column's numbers go all at once
 _LANES = 16  # reals that a vector is padded to a multiple of
 _SLICE = 1 << 24  # bytes of matrices of entities that are kept at a time where no other column needs them
 
@@ -132,7 +131,7 @@ class Sweep:
         self, number: int, side: Side, prior: Prior, alpha: float, key: int | None
     ) -> tuple[float, float] | None:
         first, left = side.runs[0], None
-        if self.unobserved and side.single and self.k > _WHOLE:
+        if self.unobserved and side.single:
             left = self._run_subspaces(number, side, prior)
         elif side.alone:
             per = max(1, _SLICE // (self.size * self.dtype.itemsize))
