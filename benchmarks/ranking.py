@@ -197,7 +197,7 @@ EPOCH_SETTINGS = [
         (f"ALS, k = {rank}", *each)
         for rank in (64, 128, 256)
         for each in (
-            ("sparsefm ImplicitALS", {"epochs": 15, "unobserved": 0.2, "l2": 0.03, "rank": rank}),
+            ("sparsefm ImplicitALS", {"epochs": 15, "unobserved": 0.2, "l2": 0.006, "rank": rank}),
             ("implicit ALS", {"epochs": 15, "alpha": 5.0, "l2": 10.0, "rank": rank}),
         )
     ),

@@ -68,8 +68,8 @@ def top_k(
     user_vectors, item_vectors = (np.ascontiguousarray(side, dtype) for side in (user_vectors, item_vectors))
     bias = np.ascontiguousarray(item_bias, dtype)
     rounding = 2 * (user_vectors.shape[1] + 2) * np.finfo(dtype).eps
-    longest, highest = np.linalg.norm(item_vectors, axis=1).max(), np.abs(bias).max()
-    slack = rounding * (np.linalg.norm(user_vectors, axis=1).astype(np.float64) * longest + highest)
+    longest, highest = _lengths(item_vectors).max(), np.abs(bias).max()
+    slack = rounding * (_lengths(user_vectors) * longest + highest)
     held = np.empty((step, n_items), dtype)
     starts = left_out = None
     if exclude is not None:
@@ -89,3 +89,8 @@ def top_k(
         dispatch.run_pieces(select, stop - start, scores.size, n_threads)
     top += (user_bias.astype(np.float64) + w0)[:, None]
     return ids, top
+
+
+def _lengths(vectors: NDArray[Any]) -> NDArray[np.float64]:
+    lengths: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    return lengths

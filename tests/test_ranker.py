@@ -195,7 +195,7 @@ def shared_pass(at: Replay, order: np.ndarray, key: int) -> None:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 3e-4)])
 @pytest.mark.parametrize("k", [1, 8, 20])
 def test_a_pass_is_the_definition(negatives: str, sides: bool, dtype: Any, tolerance: float, k: int) -> None:
-    given = problem(dtype, shape=(30, 25), sides=sides, weighted=sides, k=k)
+    given = problem(dtype, shape=(30, 25), sides=sides, weighted=sides, k=k, seed=8)
     assert len(given.item) > 2 * ranking.batch_size
     for solver in (
         BPR(max_iter=3, learning_rate=0.3, negatives=negatives),
@@ -314,6 +314,7 @@ def test_equal_rows_are_one_row_as_often(sides: bool, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("solver", list(RANKERS))
 def test_the_same_bits_at_any_number_of_threads(solver: str, n_factors: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "_WORK_PER_PIECE", 1)
+    monkeypatch.setattr(of_rankings, "_SHARED", 0)
     met = interactions()
     items = pd.DataFrame({"item_id": np.arange(100, 140), "kind": [f"kind {i % 4}" for i in range(40)]})
     if n_factors > 32:

@@ -74,26 +74,49 @@ static inline int32_t drawn_item(const ranking_args *a, ptrdiff_t r, ptrdiff_t t
     return (int32_t)(bits * (uint64_t)a->n_items >> 32);
 }
 
+/* Without a branch in the search, none of which could be foreseen. */
 static inline int has_met(const ranking_args *a, int32_t context, int32_t item) {
-    ptrdiff_t low = a->starts[context], high = a->starts[context + 1];
-    while (low < high) {
-        const ptrdiff_t middle = (low + high) / 2;
-        if (a->item[middle] < item) low = middle + 1;
-        else high = middle;
+    const int32_t *from = a->item + a->starts[context];
+    ptrdiff_t n = a->starts[context + 1] - a->starts[context];
+    if (n == 0) return 0;
+    while (n > 1) {
+        const ptrdiff_t half = n / 2;
+        from += from[half] <= item ? half : 0;
+        n -= half;
     }
-    return low < a->starts[context + 1] && a->item[low] == item;
+    return *from == item;
 }
 #endif
 
 #include "rows.h"
 #include "steps.h"
 
-LOCAL REAL FN(side_score)(const int nvec, const side_rows *side, int32_t row, const params_t *t, REAL *sums) {
+LOCAL REAL FN(long_score)(const int nvec, const side_rows *side, int32_t row, const params_t *t, REAL *sums) {
     const ptrdiff_t p = side->indptr[row], n = side->indptr[row + 1] - p;
     const REAL *data = (const REAL *)side->data;
     const IDX *indices = (const IDX *)(side->indices + p); /* of the instances only those of int32_t run */
     if (data) return FN(row_score)(nvec, WHOLE, 0, indices, data + p, n, t, 0, sums, NULL, 0);
     return FN(row_score)(nvec, WHOLE, 1, indices, NULL, n, t, 0, sums, NULL, 0);
+}
+
+/* The sum of a row's vectors, where it lies or in `sums`, and the row's own score. */
+INLINE const REAL *FN(side_sum)(const int nvec, const side_rows *side, int32_t row, const params_t *t, REAL *sums, REAL *score) {
+    const ptrdiff_t p = side->indptr[row];
+    if (side->indptr[row + 1] - p == 1 && side->data == NULL) {
+        const ptrdiff_t column = side->indices[p];
+        *score = ((const REAL *)t->w)[column * t->w_stride];
+        return (const REAL *)t->v + column * t->v_stride;
+    }
+    *score = FN(long_score)(nvec, side, row, t, sums);
+    return sums;
+}
+
+/* The same in `sums` in any case. */
+INLINE REAL FN(side_score)(const int nvec, const side_rows *side, int32_t row, const params_t *t, REAL *sums) {
+    REAL score;
+    const REAL *at = FN(side_sum)(nvec, side, row, t, sums, &score);
+    if (at != sums) for (int f = 0; f < nvec; f++) FN(store)(sums + f * W, FN(load)(at + f * W));
+    return score;
 }
 
 INLINE REAL FN(dot)(const int nvec, const REAL *a, const REAL *b) {
@@ -158,6 +181,9 @@ INLINE void FN(fetch_side)(const ranking_args *a, const side_rows *side, int32_t
     }
 }
 
+INLINE double FN(exponential)(REAL x) { return sizeof(REAL) == 4 ? (double)expf((float)x) : exp((double)x); }
+INLINE double FN(log_of_one_and)(REAL x) { return sizeof(REAL) == 4 ? (double)log1pf((float)x) : log1p((double)x); }
+
 /* Draws an item for interaction r, which is number m of its batch. */
 INLINE void FN(draw)(const int nvec, ranking_args *a, const params_t *t, ptrdiff_t r, ptrdiff_t m) {
     REAL *p = (REAL *)a->sums + m * a->kp, *q_i = p + BATCH * a->kp, *q_j = q_i + BATCH * a->kp, *G = q_j + BATCH * a->kp;
@@ -165,25 +191,30 @@ INLINE void FN(draw)(const int nvec, ranking_args *a, const params_t *t, ptrdiff
     const int32_t context = a->context[r];
     const double s = weight ? (double)weight[r] : 1;
     FN(side_score)(nvec, &a->contexts, context, t, p);
-    const REAL score = FN(side_score)(nvec, &a->items, a->item[r], t, q_i) + FN(dot)(nvec, p, q_i);
+    REAL score = FN(side_score)(nvec, &a->items, a->item[r], t, q_i);
+    score += FN(dot)(nvec, p, q_i);
     const ptrdiff_t most = a->loss == BPR ? FIRST_TRIALS : a->max_trials;
     a->d[m] = a->losses[m] = 0; /* no item stands too near, or there is none left to draw */
     for (ptrdiff_t trial = 0; trial < most; trial++) {
         const int32_t j = drawn_item(a, r, trial);
+        REAL own;
+        const REAL *at = FN(side_sum)(nvec, &a->items, j, t, q_j, &own);
+        const REAL margin = score - own - FN(dot)(nvec, p, at);
+        if (a->loss == WARP && margin >= 1) continue; /* met or not */
         if (has_met(a, context, j)) continue;
-        const double margin = (double)(score - FN(side_score)(nvec, &a->items, j, t, q_j) - FN(dot)(nvec, p, q_j));
         double slope = 0;
         if (!(margin - margin == 0)) {
-            slope = margin - margin; /* NaN */
+            slope = (double)(margin - margin); /* NaN */
         } else if (a->loss == BPR) {
-            const double e = exp(-fabs(margin));
+            const double e = FN(exponential)(margin > 0 ? -margin : margin);
             slope = (margin > 0 ? e : 1) / (1 + e);
-            a->losses[m] = s * (log1p(e) + (margin > 0 ? 0 : -margin));
-        } else if (margin < 1) {
+            a->losses[m] = s * (FN(log_of_one_and)((REAL)e) + (margin > 0 ? 0 : -(double)margin));
+        } else {
             const ptrdiff_t others = a->n_items - (a->starts[context + 1] - a->starts[context]);
             slope = log1p((double)(others / (trial + 1)));
-            a->losses[m] = s * slope * (1 - margin);
+            a->losses[m] = s * slope * (1 - (double)margin);
         }
+        if (at != q_j) for (int f = 0; f < nvec; f++) FN(store)(q_j + f * W, FN(load)(at + f * W));
         if (slope == 0) continue;
         a->d[m] = s * slope;
         a->drawn[m] = j;

@@ -55,7 +55,7 @@ class _Baseline(ByIds):
             met.data[:] = 1
         some = np.diff(met.indptr) > 0  # who has met nothing is not known
         met = met[some]
-        self.user_ids_, self.item_ids_ = ids[0][some].array, ids[1].array
+        self._know(ids[0][some].array, ids[1].array)
         self.seen_ = sp.csr_array((np.ones(met.nnz, np.uint8), met.indices, met.indptr), shape=met.shape)
         return met
 

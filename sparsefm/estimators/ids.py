@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..recommend import top_k
 from ..validation import check_csr, check_positive
-from .sides import as_frame
+from .sides import as_frame, check_pairs
 
 __all__ = ["ByIds", "of_matrix", "places_of"]
 
@@ -22,7 +22,7 @@ _BLOCK = 1 << 24  # numbers of users' vectors held at once
 class ByIds(BaseEstimator):  # type: ignore[misc]
     """What answers by id are made of, and the answers.
 
-    A fit sets `user_ids_` and `item_ids_` (pandas arrays; of users None where an id does not say which context),
+    A fit calls `_know` with the ids (pandas arrays; of users None where an id does not say which context) and sets
     `seen_` (n_users, n_items) with what was met, and `_items`, scores and vectors of all items; `_side_of` is of users.
     Users that the fit did not see get the items that most users met, with their number as the score.
     """
@@ -33,7 +33,17 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
     user_ids_: Any
     item_ids_: Any
     seen_: Any
+    _tables: list[Any]
     _items: tuple[NDArray[Any], NDArray[Any]]
+
+    def _know(self, users: Any, items: Any) -> None:
+        """Keeps the ids, and tables of them, which pandas would make as they are first asked for, by several threads
+        perhaps."""
+        self.user_ids_, self.item_ids_ = users, items
+        self._tables = [None if ids is None else pd.Index(ids) for ids in (users, items)]
+        for table in self._tables:
+            if table is not None:
+                table.get_indexer(table[:1])
 
     def _side_of(self, places: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Scores and vectors of these rows of users."""
@@ -49,8 +59,9 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         check_positive(k, "k", integer=True)
         places = self._of_users(users)
+        users = pd.Series(index_of(users, self.user))
         if isinstance(items, pd.DataFrame):
-            return self._lists_of_pairs(pd.Series(users), places, items, k, exclude_seen)
+            return self._lists_of_pairs(users, places, items, k, exclude_seen)
         shown = np.arange(len(self.item_ids_)) if items is None else self._of_items(items)
         shown.sort()
         own = self._items if items is None else (self._items[0][shown], self._items[1][shown])
@@ -71,15 +82,13 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
             ids[block], scores[block] = top_k(
                 self._side_of(places[block]), own, k, exclude=seen, n_threads=self.n_threads
             )
-        return as_frame(ids, scores, pd.Series(users), pd.Series(self.item_ids_.take(shown)), self.user, self.item)
+        return as_frame(ids, scores, users, pd.Series(self.item_ids_.take(shown)), self.user, self.item)
 
     def _lists_of_pairs(
         self, users: pd.Series[Any], places: NDArray[np.int64], pairs: pd.DataFrame, k: int, exclude_seen: bool
     ) -> pd.DataFrame:
         """The same from each user's own candidates, whose pairs alone are scored."""
-        absent = [column for column in (self.user, self.item) if column not in pairs.columns]
-        if absent:
-            raise ValueError(f"items as a frame needs the columns {self.user!r} and {self.item!r}, {absent} is absent")
+        check_pairs(pairs, "items", self.user, self.item)
         if users.duplicated().any():
             raise ValueError(f"user {users[users.duplicated()].iloc[0]!r} is asked for twice")
         row = np.asarray(places_of(users.array, pairs[self.user], self.user))
@@ -122,20 +131,21 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
             )
         if isinstance(ids, (str, bytes)) or np.ndim(ids) != 1:
             raise TypeError(f"give a sequence of user ids, or two frames; got {type(ids).__name__}")
-        return np.asarray(places_of(self.user_ids_, ids, self.user), np.int64)
+        return np.asarray(places_of(self._tables[0], ids, self.user), np.int64)
 
     def _of_items(self, ids: Any) -> NDArray[np.int64]:
         """The row of each item, which must be one of the fit's, once."""
         if isinstance(ids, (str, bytes)) or np.ndim(ids) != 1:
             raise TypeError(f"items must be a sequence of item ids, got {type(ids).__name__}")
-        if pd.Index(ids).has_duplicates:
-            raise ValueError(f"items names {pd.Index(ids)[pd.Index(ids).duplicated()][0]!r} more than once")
-        places = np.asarray(places_of(self.item_ids_, ids, self.item), np.int64)
+        places = np.asarray(places_of(self._tables[1], ids, self.item), np.int64)
         if (places < 0).any():
             raise ValueError(
                 f"item {np.asarray(ids, object)[places < 0][0]!r} was not in the fit: give a frame of candidates with "
                 "what is known of it"
             )
+        if len(np.unique(places)) < len(places):
+            twice = pd.Series(places).duplicated()
+            raise ValueError(f"items names {np.asarray(ids, object)[twice][0]!r} more than once")
         return places
 
 
@@ -149,9 +159,16 @@ def of_matrix(X: Any, users: Any, items: Any, user: str, item: str) -> tuple[pd.
     return frame, users, items
 
 
+def index_of(ids: Any, column: str) -> Any:
+    dtype = getattr(ids, "dtype", None)
+    if isinstance(ids, pd.MultiIndex) or (isinstance(dtype, np.dtype) and dtype.kind == "V"):
+        raise TypeError(f"ids of {column} must be single values, got several in one, such as {ids[0]!r}")
+    return pd.Index(np.asarray(ids, np.float64) if dtype == np.float16 else ids)  # pandas has no index of float16
+
+
 def places_of(known: Any, ids: Any, column: str) -> NDArray[np.intp]:
     """Where the ids are among those known, −1 where they are not."""
-    index, asked = pd.Index(known), pd.Index(ids)
+    index, asked = pd.Index(known), index_of(ids, column)
     if len(asked) and pd.api.types.is_numeric_dtype(index.dtype) != pd.api.types.is_numeric_dtype(asked.dtype):
         raise ValueError(f"ids of {column} are {index.dtype} in the fit, {asked.dtype} here: no id would match")
     found: NDArray[np.intp] = index.get_indexer(asked)

@@ -386,7 +386,7 @@ class FMRanker(ByIds):
 
     def _index(self, users: Any, items: Any) -> None:
         """What answers by id are made of."""
-        self.user_ids_, self.item_ids_ = users, items
+        self._know(users, items)
         self._users, self._items = sides_of(self.params_, *self.X_sides_, cosine=self._cosine, n_threads=self.n_threads)
 
     # ---- who came later ----
@@ -583,5 +583,6 @@ def _similar(vectors: Any, places: Any, ids: Any, asked: Any, k: int, column: st
     vectors = unit(vectors)
     none, shape = np.zeros(len(vectors), vectors.dtype), (len(places), len(vectors))
     own = sp.csr_array((np.ones(len(places), np.uint8), places, np.arange(len(places) + 1)), shape)
+    k = max(1, min(k, len(vectors) - 1))
     found, scores = top_k((none[places], vectors[places]), (none, vectors), k, exclude=own)
     return as_frame(found, scores, pd.Series(asked), pd.Series(ids), column, "similar")

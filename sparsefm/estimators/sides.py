@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from ..encoders import FrameEncoder
 from ..model import FMParams, Posterior, represent
 from ..recommend import top_k
+from ..validation import check_positive
 
-__all__ = ["as_frame", "excluded", "fields_of", "recommended", "sides_of", "unit"]
+__all__ = ["as_frame", "check_pairs", "excluded", "fields_of", "recommended", "sides_of", "unit"]
 
 
 def recommended(
@@ -35,6 +36,8 @@ def recommended(
     X_users, X_items = _both_sides(encoder, contexts, candidates, user, item)
     users, items = sides_of(params, X_users, X_items, cosine=cosine, n_threads=n_threads)
     pairs = None if exclude is None else excluded(exclude, contexts, candidates, user, item)
+    check_positive(k, "k", integer=True)
+    k = max(1, min(k, len(candidates)))
     ids, scores = top_k(users, items, k, w0=float(np.mean(params.w0)), exclude=pairs)
     return as_frame(ids, scores, contexts[user], candidates[item], user, item)
 
@@ -98,10 +101,16 @@ def _both_sides(encoder: FrameEncoder, contexts: Any, candidates: Any, user: str
     )
 
 
+def check_pairs(frame: Any, name: str, user: str, item: str) -> None:
+    columns = list(frame.columns) if isinstance(frame, pd.DataFrame) else []
+    if columns.count(user) != 1 or columns.count(item) != 1:
+        found = f"the columns {columns}" if isinstance(frame, pd.DataFrame) else type(frame).__name__
+        raise ValueError(f"{name} must be a DataFrame with columns {user!r} and {item!r}, once each; got {found}")
+
+
 def excluded(exclude: Any, contexts: pd.DataFrame, candidates: pd.DataFrame, user: str, item: str) -> Any:
     """Sparse (n_contexts, n_candidates) with a one at each excluded pair."""
-    if not isinstance(exclude, pd.DataFrame) or not {user, item} <= set(exclude.columns):
-        raise ValueError(f"exclude must be a DataFrame with columns {user!r} and {item!r}")
+    check_pairs(exclude, "exclude", user, item)
     if len(exclude) == 0:
         return None
     for frame, column in ((contexts, user), (candidates, item)):
@@ -112,8 +121,11 @@ def excluded(exclude: Any, contexts: pd.DataFrame, candidates: pd.DataFrame, use
                 "no pair would match; give both the same type"
             )
     place = pd.Index(candidates[item]).get_indexer(exclude[item])
-    shown = pd.DataFrame({"user": exclude[user].array[place >= 0], "place": place[place >= 0]})
-    requests = pd.DataFrame({"user": contexts[user].array, "request": np.arange(len(contexts))})
+    known = pd.Index(contexts[user].unique())
+    of_context, of_pair = known.get_indexer(contexts[user]), known.get_indexer(exclude[user])
+    kept = (place >= 0) & (of_pair >= 0)
+    shown = pd.DataFrame({"user": of_pair[kept], "place": place[kept]})
+    requests = pd.DataFrame({"user": of_context, "request": np.arange(len(contexts))})
     found = requests.merge(shown, on="user").drop_duplicates()
     ones = np.ones(len(found), dtype=np.int8)
     return sp.coo_array((ones, (found["request"], found["place"])), shape=(len(contexts), len(candidates))).tocsr()

@@ -26,6 +26,7 @@ __all__ = ["BPR", "WARP", "ImplicitALS", "RankingProblem"]
 Spans = tuple[tuple[int, int], ...]
 Side = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[Any] | None]  # indptr, indices, data
 
+_SHARED = 1 << 23  # bytes of a table up to which threads lose more by handing its lines over than they gain
 EPSILON = 1.0  # that AdaGrad's sums of squares begin with
 
 
@@ -189,7 +190,8 @@ class _Pairwise(ByGradient):
                 dispatch.ISA,
             )
 
-        total, bad = work(open_pass, problem.n_threads if ranking.teams else 1)
+        shared = ranking.teams and table.array.nbytes > _SHARED
+        total, bad = work(open_pass, problem.n_threads if shared else 1)
         return float(total) if bad < 0 else float("nan")
 
 
@@ -206,7 +208,7 @@ class BPR(_Pairwise):
         Items are drawn each as often as any other, or as often as they occur: then popularity is no merit.
 
     Interactions step in batches of 128: drawn, and scored, from the state before the batch. The same bits at any
-    n_threads.
+    n_threads, of which models up to 8 MB use one.
     """
 
     def __init__(self, *, max_iter: int = 30, learning_rate: float = 0.1, negatives: str = "uniform") -> None:
@@ -231,7 +233,7 @@ class WARP(_Pairwise):
         Draws at most; an interaction that holds against all of them takes no step.
 
     Interactions step in batches of 128: drawn, and scored, from the state before the batch. The same bits at any
-    n_threads.
+    n_threads, of which models up to 8 MB use one.
     """
 
     _warp = True

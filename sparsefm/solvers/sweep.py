@@ -163,7 +163,7 @@ class Sweep:
         columns, times = side.columns.indices, self._times_of(number)
         others = self.tables[1 - number].copy()
         others[:, self.k] = 1
-        total = others.T @ (others * (self.unobserved * self._times_of(1 - number))[:, None])
+        total = self._square(self._of_all(1 - number))
         starts = side.starts[side.segments]
         longest = max(1, int(np.diff(starts).max()))
         theta, gain, left = self.theta[columns], np.empty(len(columns)), np.empty((len(columns), 2))
@@ -179,6 +179,17 @@ class Sweep:
         dispatch.run_pieces(run, len(columns), work, self.n_threads)
         self.theta[columns], self.gain[columns] = theta, gain
         return left
+
+    def _square(self, gram: NDArray[Any]) -> NDArray[Any]:
+        """(width, width) of a Gram matrix of (q, 1, minus the score that is q's own), with the score instead."""
+        square = aligned_zeros((self.width, self.width), self.dtype)
+        begin = 0
+        for f in range(self.k + 2):
+            square[f, : f + 1] = gram[begin : begin + f + 1]
+            begin += (f // 16 + 1) * 16
+        square[self.k + 1, : self.k + 1] *= -1
+        square += np.tril(square, -1).T
+        return square
 
     def _times_of(self, number: int) -> NDArray[Any]:
         """How often each entity of a side is there."""
