@@ -131,13 +131,13 @@ SYSTEMS = {
     "sparsefm BPR": (ours(BPR), grid(**PAIRWISE, l2=(0.01, 0.03, 0.1))),
     "sparsefm ImplicitALS": (
         ours(ImplicitALS),
-        grid(epochs=(10, 20, 40), unobserved=(0.05, 0.2, 0.8), l2=(0.01, 0.03, 0.1)),
+        grid(epochs=(10, 20, 40), unobserved=(0.05, 0.2, 0.8), l2=(0.003, 0.01, 0.03)),
     ),
     "sparsefm WARP + side": (ours(WARP, sides=True), grid(**PAIRWISE, l2=(0.01, 0.03, 0.1))),
     "sparsefm BPR + side": (ours(BPR, sides=True), grid(**PAIRWISE, l2=(0.01, 0.03, 0.1))),
     "sparsefm ImplicitALS + side": (
         ours(ImplicitALS, sides=True),
-        grid(epochs=(10, 20, 40), unobserved=(0.05, 0.2, 0.8), l2=(0.01, 0.03, 0.1)),
+        grid(epochs=(10, 20, 40), unobserved=(0.05, 0.2, 0.8), l2=(0.003, 0.01, 0.03)),
     ),
     "sparsefm SampledSoftmax": (ours(SampledSoftmax), SOFTMAX),
     "sparsefm SampledSoftmax + side": (ours(SampledSoftmax, sides=True), SOFTMAX),
