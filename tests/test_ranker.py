@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from sparsefm import Cross, FMRanker, FMRegressor, FrameEncoder, OneHot, load, metrics
+from sparsefm import Cross, FMRanker, FMRegressor, FrameEncoder, MultiHot, OneHot, load, metrics
 from sparsefm._kernels import adaptive, dispatch, gibbs, ranking
 from sparsefm.model import init
 from sparsefm.persistence import ModelFileError
@@ -518,6 +518,32 @@ def test_what_cannot_be_folded_in_is_refused() -> None:
         model.fold_in(met[["user_id"]])
     with pytest.raises(ValueError, match="no id would match"):
         model.fold_in(pd.DataFrame({"user_id": ["a"], "item_id": [100]}))
+
+
+# ---- what carried a recommendation
+
+
+@pytest.mark.parametrize("by", ["field", "column"])
+@pytest.mark.parametrize("solver", list(RANKERS))
+def test_parts_add_up_to_the_score_of_a_list(solver: str, by: str) -> None:
+    met = interactions()
+    users = pd.DataFrame({"user_id": np.arange(60), "kind": [f"kind {u % 4}" for u in range(60)]})
+    items = pd.DataFrame({"item_id": np.arange(100, 140), "genres": ["a|b", "b", "c", "a|c"] * 10})
+    encoder = FrameEncoder({"user_id": OneHot(), "kind": OneHot(), "item_id": OneHot(), "genres": MultiHot("|")})
+    model = FMRanker(4, solver=solver, encoder=encoder, random_state=0).fit(met, users=users, items=items)
+    lists = model.recommend([3, 50, 7], k=6)
+    table = model.explain(lists, by=by)
+    np.testing.assert_allclose(table.groupby("row")["value"].sum(), lists["score"], rtol=1e-5, atol=1e-6)
+    whole = model.explain(lists.merge(users).merge(items), by=by)
+    pd.testing.assert_frame_equal(whole, table)
+    own = {"user_id", "kind"} if by == "field" else {f"kind={kind}" for kind in users["kind"]}
+    assert not (table["first"].isin(own) & (table["second"].isin(own) | (table["second"] == ""))).any()
+    with pytest.raises(ValueError, match="was not in the fit"):
+        model.explain(lists.assign(user_id=900))
+    with pytest.raises(ValueError, match="'item_id'"):
+        model.explain(lists[["user_id"]])
+    with pytest.raises(ValueError, match="by"):
+        model.explain(lists, by="row")
 
 
 # ---- held-out interactions

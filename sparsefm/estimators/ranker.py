@@ -21,6 +21,7 @@ from .._kernels.dispatch import n_threads_or_default
 from ..encoders import Counts, FrameEncoder, OneHot, TargetStats
 from ..encoders.frame import choose
 from ..encoders.tables import is_frame
+from ..explain import explanation
 from ..model import FMParams
 from ..recommend import top_k
 from ..solvers import RANKERS, Interrupted, RankingProblem, make_solver
@@ -518,6 +519,50 @@ class FMRanker(ByIds):
         if exclude is not None:
             raise ValueError("exclude= goes with candidates=; by user ids exclude_seen= leaves out what was met")
         return self._lists(contexts, k, items, exclude_seen)
+
+    def explain(self, X: pd.DataFrame, *, by: str | None = None) -> pd.DataFrame:
+        """What the scores of pairs are made of, by which `recommend` orders the items of a context.
+
+        Parameters
+        ----------
+        X : DataFrame (n_pairs, ...)
+            One row a pair of a context and an item: all columns that the encoder reads, or the two ids alone where the
+            fit knows both, such as what `recommend` returned.
+        by : "field" or "column", optional
+            As for FMRegressor; None is "field".
+
+        Returns
+        -------
+        DataFrame
+            As for FMRegressor, without an intercept and what the context adds by itself, which orders nothing. The
+            values of a row add up to its score. Where scores are cosines, they are the pairs of the two sides, divided
+            by the lengths of both vectors.
+
+        Raises ValueError for an unknown by, ids that the fit does not know, and more than ten million lines.
+        """
+        check_is_fitted(self)
+        if not isinstance(X, pd.DataFrame) or not {self.user, self.item} <= set(X.columns):
+            raise ValueError(f"X must be a DataFrame with at least the columns {self.user!r} and {self.item!r}")
+        read = {source for column in self.encoder_.columns_.values() for source in column.essential}
+        if read <= set(X.columns):
+            rows = self.encoder_.transform(X)
+        else:
+            places = self._of_users(X[self.user])
+            if (places < 0).any():
+                raise ValueError(f"user {X[self.user][places < 0].iloc[0]!r} was not in the fit, and X lacks {read}")
+            items = self._of_items(X[self.item].drop_duplicates().array)[pd.factorize(X[self.item])[0]]
+            rows = self.X_sides_[0][places] + self.X_sides_[1][items]
+        table = explanation(self.params_, rows, by=by or "field", fields=self.encoder_.fields_, encoder=self.encoder_)
+        of_item = np.isin(np.array(self.encoder_.field_names_)[self.encoder_.fields_], self.item_fields_)
+        names = self.item_fields_ if by != "column" else self.encoder_.get_feature_names_out()[of_item]
+        first, second = table["first"].isin(names), table["second"].isin(names)
+        if not self._cosine:
+            return table[first | second].reset_index(drop=True)
+        table = table[(first != second) & (table["part"] == "pair")].reset_index(drop=True)
+        lengths = [np.linalg.norm(rows[:, side] @ self.params_.V[side], axis=1) for side in (~of_item, of_item)]
+        both = lengths[0] * lengths[1]
+        table["value"] /= np.where(both > 0, both, 1)[table["row"]]
+        return table
 
     def _side_of(self, places: NDArray[Any]) -> tuple[Any, Any]:
         vectors = self._users[1][places]
