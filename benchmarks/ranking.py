@@ -2,6 +2,8 @@
 
     python benchmarks/ranking.py PATH                # quality, by time and leave-last-out; equal grids for all systems
     python benchmarks/ranking.py PATH --epochs       # seconds an epoch, or a sweep, interleaved, and what it reaches
+    python benchmarks/ranking.py PATH --cold         # items that nobody met in training, by their attributes
+    python benchmarks/ranking.py --top               # ten best of 60,000 items for 100,000 users, and for a million
 
 One interpreter must have all packages; the lines of those that are missing are left out. What is measured, and how to
 read it: benchmarks/README.md.
@@ -19,6 +21,8 @@ import scipy.sparse as sp
 
 from sparsefm import FMRanker, FrameEncoder, MultiHot, OneHot, splits
 from sparsefm.datasets import load_movielens
+from sparsefm.evaluation import evaluate_ranking
+from sparsefm.recommend import top_k
 from sparsefm.solvers import BPR, WARP, CosineContrastive, ImplicitALS, SampledSoftmax
 
 RANK = 32
@@ -222,13 +226,108 @@ def epochs(ml, systems, rounds=5):
         print("| " + " | ".join([what, system, *both, *(f"{value:.4f}" for value in found[what, system][1:])]) + " |")
 
 
+def top():
+    """Seconds and memory of lists of ten from random factors of rank 32, what a user met left out."""
+    rng = np.random.default_rng(0)
+    n_users, n_items = 100_000, 60_000
+    p, q = (rng.normal(size=(n, 32)).astype(np.float32) for n in (n_users, n_items))
+    met = sp.csr_array(
+        (np.ones(50 * n_users, np.float32), rng.integers(n_items, size=50 * n_users), np.arange(n_users + 1) * 50),
+        shape=(n_users, n_items),
+    )
+    met.sum_duplicates()
+    none = np.zeros(n_users, np.float32), np.zeros(n_items, np.float32)
+
+    def ours():
+        return top_k((none[0], p), (none[1], q), 10, exclude=met)[0]
+
+    def theirs():
+        from implicit.cpu.matrix_factorization_base import MatrixFactorizationBase
+
+        model = MatrixFactorizationBase()
+        model.user_factors, model.item_factors = p, q
+        return model.recommend(np.arange(n_users), sp.csr_matrix(met), N=10)[0]
+
+    systems = {"sparsefm": ours} | ({"implicit": theirs} if find_spec("implicit") else {})
+    print(f"\n{n_users} users, {n_items} items\n\n| system | s | MB above the model |\n|---|--:|--:|")
+    for name, run in systems.items():
+        found, seconds = run(), []
+        for _ in range(3):
+            before = memory(reset=True)
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+        print(f"| {name} | {np.median(seconds):.2f} | {memory() - before:.0f} |", flush=True)
+        systems[name] = found
+    if len(systems) == 2:
+        same = np.mean([len(set(a) & set(b)) for a, b in zip(*systems.values(), strict=True)]) / 10
+        print(f"\n{100 * same:.2f} % of the items of both lists are the same.")
+    many = np.concatenate([p] * 10)
+    before, start = memory(reset=True), time.perf_counter()
+    top_k((np.zeros(len(many), np.float32), many), (none[1], q), 10)
+    print(f"\nA million users: {time.perf_counter() - start:.1f} s, {memory() - before:.0f} MB above the model.")
+
+
+def memory(reset=False):
+    """MB in use, at the peak since the last reset."""
+    if reset:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS" if reset else "VmHWM")) / 1024
+
+
+class Shuffled:
+    """The items in an order of no meaning, another for each user."""
+
+    def __init__(self, items, seed):
+        self.items, self.rng = items.to_numpy(), np.random.default_rng(seed)
+
+    def recommend(self, users, k):
+        k = min(k, len(self.items))
+        shown = np.concatenate([self.rng.choice(self.items, k, replace=False) for _ in users])
+        score = np.tile(-np.arange(k, dtype=float), len(users))
+        return pd.DataFrame({"user_id": np.repeat(users, k), "item_id": shown, "score": score})
+
+
+def cold(ml):
+    """NDCG@10 among items that training has not seen, a fifth of all, and of warm ones with and without attributes."""
+    liked = ml.ratings[ml.ratings["rating"] >= 4]
+    warm, unseen = splits.cold_items(liked, test_size=0.2, random_state=0)
+    train, held_out = splits.leave_last_out(warm)
+    items = ml.items[["item_id", "genres"] + (["year"] if "year" in ml.items else [])]
+    columns = {"user_id": OneHot(), "item_id": OneHot(), "genres": MultiHot("|")}
+    encoder = FrameEncoder(columns | ({"year": OneHot()} if "year" in items else {}))
+    print("\n| solver | cold, attributes | cold, by chance | warm, attributes | warm, ids |\n|---|--:|--:|--:|--:|")
+    of_cold = items[items["item_id"].isin(unseen["item_id"])]
+    for solver in ("warp", "bpr", "sampled_softmax", "implicit_als"):
+        options = {"solver": solver, "n_factors": RANK, "random_state": 0}
+        sides = FMRanker(encoder=encoder, **options).fit(train[["user_id", "item_id"]], items=items)
+        ids = FMRanker(**options).fit(train[["user_id", "item_id"]])
+        users = pd.DataFrame({"user_id": train["user_id"].unique()})
+        asked = unseen[unseen["user_id"].isin(users["user_id"])]
+        chance = np.mean(
+            [evaluate_ranking(Shuffled(of_cold["item_id"], seed), asked)["ndcg"].iloc[0] for seed in range(5)]
+        )
+        of_them = evaluate_ranking(sides, asked, contexts=users, candidates=of_cold)["ndcg"].iloc[0]
+        warm_ones = [evaluate_ranking(model, held_out, train=train)["ndcg"].iloc[0] for model in (sides, ids)]
+        print("| " + " | ".join([solver, *(f"{value:.4f}" for value in (of_them, chance, *warm_ones))]) + " |")
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("path")
+    parser.add_argument("path", nargs="?")
     parser.add_argument("--epochs", action="store_true")
+    parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--top", action="store_true")
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS))
     args = parser.parse_args()
-    (epochs if args.epochs else quality)(load_movielens(args.path), args.systems)
+    if args.top:
+        top()
+    elif args.cold:
+        cold(load_movielens(args.path))
+    else:
+        (epochs if args.epochs else quality)(load_movielens(args.path), args.systems)
 
 
 if __name__ == "__main__":
