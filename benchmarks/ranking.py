@@ -242,9 +242,9 @@ def top():
         return top_k((none[0], p), (none[1], q), 10, exclude=met)[0]
 
     def theirs():
-        from implicit.cpu.matrix_factorization_base import MatrixFactorizationBase
+        from implicit.cpu.als import AlternatingLeastSquares
 
-        model = MatrixFactorizationBase()
+        model = AlternatingLeastSquares(factors=32)
         model.user_factors, model.item_factors = p, q
         return model.recommend(np.arange(n_users), sp.csr_matrix(met), N=10)[0]
 
