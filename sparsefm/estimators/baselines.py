@@ -55,8 +55,8 @@ class _Baseline(ByIds):
             met.data[:] = 1
         some = np.diff(met.indptr) > 0  # who has met nothing is not known
         met = met[some]
-        self._know(ids[0][some].array, ids[1].array)
-        self.seen_ = sp.csr_array((np.ones(met.nnz, np.uint8), met.indices, met.indptr), shape=met.shape)
+        seen = sp.csr_array((np.ones(met.nnz, np.uint8), met.indices, met.indptr), shape=met.shape)
+        self._know(ids[0][some].array, ids[1].array, seen)
         return met
 
     def recommend(self, users: Any, *, k: int = 10, items: Any = None, exclude_seen: bool = True) -> pd.DataFrame:

@@ -22,8 +22,8 @@ _BLOCK = 1 << 24  # numbers of users' vectors held at once
 class ByIds(BaseEstimator):  # type: ignore[misc]
     """What answers by id are made of, and the answers.
 
-    A fit calls `_know` with the ids (pandas arrays; of users None where an id does not say which context) and sets
-    `seen_` (n_users, n_items) with what was met, and `_items`, scores and vectors of all items; `_side_of` is of users.
+    A fit calls `_know` with the ids (pandas arrays; of users None where an id does not say which context) and what was
+    met (n_users, n_items), and sets `_items`, scores and vectors of all items; `_side_of` is of users.
     Users that the fit did not see get the items that most users met, with their number as the score.
     """
 
@@ -34,12 +34,14 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
     item_ids_: Any
     seen_: Any
     _tables: list[Any]
+    _counts: NDArray[np.float64]
     _items: tuple[NDArray[Any], NDArray[Any]]
 
-    def _know(self, users: Any, items: Any) -> None:
-        """Keeps the ids, and tables of them, which pandas would make as they are first asked for, by several threads
-        perhaps."""
-        self.user_ids_, self.item_ids_ = users, items
+    def _know(self, users: Any, items: Any, seen: Any) -> None:
+        """Keeps the ids and what was met; and tables of the ids, which pandas would make as they are first asked for,
+        by several threads perhaps."""
+        self.user_ids_, self.item_ids_, self.seen_ = users, items, seen
+        self._counts = np.bincount(seen.indices, minlength=seen.shape[1]).astype(np.float64)
         self._tables = [None if ids is None else pd.Index(ids) for ids in (users, items)]
         for table in self._tables:
             if table is not None:
@@ -51,8 +53,7 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
 
     def _popularity(self, items: NDArray[np.int64]) -> NDArray[np.float64]:
         """The number of users who met each of these items."""
-        met: NDArray[np.float64] = np.bincount(self.seen_.indices, minlength=self.seen_.shape[1])[items].astype(float)
-        return met
+        return self._counts[items]
 
     def _lists(self, users: Any, k: int, items: Any, exclude_seen: bool) -> pd.DataFrame:
         """The k best for each of these ids among `items`: all of the fit, a sequence for all, or pairs in a frame."""

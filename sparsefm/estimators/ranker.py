@@ -387,7 +387,7 @@ class FMRanker(ByIds):
 
     def _index(self, users: Any, items: Any) -> None:
         """What answers by id are made of."""
-        self._know(users, items)
+        self._know(users, items, self.seen_)
         self._users, self._items = sides_of(self.params_, *self.X_sides_, cosine=self._cosine, n_threads=self.n_threads)
 
     # ---- who came later ----
@@ -395,8 +395,8 @@ class FMRanker(ByIds):
     def fold_in(self, X: pd.DataFrame, *, users: Any = None, sample_weight: Any = None) -> Self:
         """A model that knows these users too, from their interactions; nothing else moves, and this one stays as it is.
 
-        What is theirs alone (as a rule the column of the id, and levels that nobody had before) is solved for with the
-        solver of the fit, all else given: exactly with "implicit_als", by the passes of the fit otherwise.
+        What is theirs alone (as a rule the column of the id, and levels that nobody had before) is solved for by the
+        solver of the fit, in as many passes, all else given.
 
         Parameters
         ----------
