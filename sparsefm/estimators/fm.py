@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Any, Literal, overload
+from dataclasses import replace
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +15,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from ..encoders import Counts, FrameEncoder, History, TargetStats
 from ..model import FMParams, Posterior, score
-from ..solvers import MCMC, make_solver
+from ..solvers import ALS, MCMC, Fold, Prior, make_solver, penalties
 from ..validation import Relations, Rows, check_positive, check_target
 from .base import _BaseFM
 from .units import Units
@@ -275,6 +278,67 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
             scores = np.stack([self._sums(draws[draw], some) for draw in range(len(draws))], axis=1)
             out[start : start + per] = _mixture_quantiles(scores, draws.deviation, q)
         return out
+
+    def fold_in(self, X: Any, y: Any) -> Self:
+        """A model that knows the new levels of these rows too; nothing else moves, and this one stays as it is.
+
+        A user, or item, whom the encoder did not see gets columns of his own, which are solved for given all others: to
+        the minimum of their part of the objective with "als", with "mcmc" by a draw for each draw of the model (ten
+        sweeps over the new columns where a row has several). Other solvers have `partial_fit`, which moves all that
+        rows touch. Histories and statistics of labels stay as the fit left them.
+
+        Parameters
+        ----------
+        X : frame (n_rows, ...)
+            As for `predict`; of rows without a new level nothing is learned.
+        y : (n_rows,)
+
+        Raises ValueError for another solver or loss, without a FrameEncoder, and what `fit` raises.
+        """
+        check_is_fitted(self)
+        solver = make_solver(self.solver)
+        if not isinstance(solver, (ALS, MCMC)) or self.loss != "squared":
+            raise ValueError(f"fold_in is for 'als' and 'mcmc'; with {solver!r} and loss={self.loss!r} use partial_fit")
+        if not isinstance(self.encoder_, FrameEncoder):
+            raise ValueError("fold_in needs a FrameEncoder, whose columns can grow")
+        before = self.encoder_.n_features_out_
+        learns = [
+            name
+            for name, column in self.encoder_.columns_.items()
+            if not isinstance(column.encoder, (Counts, History, TargetStats))
+        ]
+        grown = copy.copy(self)
+        grown.encoder_ = copy.deepcopy(self.encoder_).partial_fit(X, columns=learns)
+        rows = grown._encode_flat(X)
+        target = grown._targets(y, rows.n_rows)[0]
+        if rows.n_rows == 0:
+            raise ValueError("X has 0 rows: there is nothing to learn")
+        grown._learn_more(y)
+        width, units = grown.encoder_.n_features_out_, self._units()
+        fold = Fold(rows, target.astype(rows.dtype), before, self.n_factors, self.n_threads)
+        root = np.sqrt(units.scale)
+        if isinstance(solver, ALS):
+            assert isinstance(self.params_, FMParams)
+            params = self.params_.grow(width)
+            prior = penalties(grown._problem(rows, target, None, None, 0, 0, w0=0.0))
+            w, V = fold(units.into(params, rows.dtype), prior, 1.0, None)
+            params.w[fold.columns], params.V[fold.columns] = w * units.scale, V * root
+            grown.params_ = params
+            return grown
+        draws, seed = self._draws("fold_in"), self._seed()
+        w = np.zeros((len(draws), width), draws.w.dtype)
+        V = np.zeros((len(draws), width, self.n_factors), draws.V.dtype)
+        w[:, :before], V[:, :before] = draws.w, draws.V
+        each = np.append(np.full(self.n_factors, root), units.scale)
+        for draw in range(len(draws)):
+            start = units.into(FMParams(float(draws.w0[draw]), w[draw], V[draw]), rows.dtype)
+            prior = Prior(draws.mean[draw] / each, draws.precision[draw] * each**2, grown.encoder_.fields_)
+            alpha = float(units.scale / draws.deviation[draw]) ** 2
+            of_w, of_V = fold(start, prior, alpha, key=1024 * (seed + draw))
+            w[draw, fold.columns], V[draw, fold.columns] = of_w * units.scale, of_V * root
+        posterior = replace(draws, w=w, V=V)
+        grown.posterior_, grown.params_ = posterior, posterior[len(draws) - 1]
+        return grown
 
     def _sums(self, params: FMParams, rows: Rows | Relations) -> NDArray[np.float64]:
         """Scores with the bias added in float64: beside a large mean float32 would lose the rest."""

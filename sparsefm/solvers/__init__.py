@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from .als import ALS
+from .als import ALS, penalties
 from .auto import Auto
 from .engine import Interrupted
 from .first_order import FTRL, SGD, AdaGrad, Adam
+from .fold import Fold
 from .mcmc import MCMC
 from .problem import LOSSES, DivergenceError, Problem
 from .ranking import BPR, WARP, ImplicitALS, RankingProblem
 from .shared import CosineContrastive, SampledSoftmax
+from .sweep import Prior
 
 __all__ = [
     "ALS",
@@ -28,12 +30,15 @@ __all__ = [
     "Auto",
     "CosineContrastive",
     "DivergenceError",
+    "Fold",
     "ImplicitALS",
     "Interrupted",
+    "Prior",
     "Problem",
     "RankingProblem",
     "SampledSoftmax",
     "make_solver",
+    "penalties",
 ]
 
 SOLVERS: dict[str, Any] = {
