@@ -303,7 +303,7 @@ def check_weights(sample_weight: Any, n_rows: int) -> NDArray[np.float64] | None
         if weight.dtype.kind not in "buifO":
             raise TypeError
         weight = weight.astype(np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"sample_weight must hold numbers, got an array of type {weight.dtype}") from None
     if not np.isfinite(weight).all() or (weight < 0).any():
         at = int(np.argmin(np.isfinite(weight) & (weight >= 0)))

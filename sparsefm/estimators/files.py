@@ -108,7 +108,8 @@ def ranker_state(model: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         arrays |= {f"{name}.{part}": getattr(matrix, part) for part in ("indptr", "indices", "data")}
     for name, ids in (("user", model.user_ids_), ("item", model.item_ids_)):
         if ids is not None:
-            vocabulary = Vocabulary(pd.Series(ids).tolist())
+            values = [int(v) if isinstance(v, float) and v.is_integer() else v for v in pd.Series(ids).tolist()]
+            vocabulary = Vocabulary(values)
             if len(vocabulary) != len(ids):
                 raise TypeError(f"ids of {name}s of type {ids.dtype} cannot be saved: use str or int")
             meta["ids"][name], own = vocabulary.to_state()

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..recommend import top_k
 from ..validation import check_csr, check_positive
-from .sides import as_frame, check_pairs
+from .sides import as_frame, check_pairs, kind_of
 
 __all__ = ["ByIds", "of_matrix", "places_of"]
 
@@ -170,7 +170,13 @@ def index_of(ids: Any, column: str) -> Any:
 def places_of(known: Any, ids: Any, column: str) -> NDArray[np.intp]:
     """Where the ids are among those known, −1 where they are not."""
     index, asked = pd.Index(known), index_of(ids, column)
-    if len(asked) and pd.api.types.is_numeric_dtype(index.dtype) != pd.api.types.is_numeric_dtype(asked.dtype):
+    kinds = {kind_of(index), kind_of(asked)} - {""}
+    if len(asked) and len(kinds) > 1:
         raise ValueError(f"ids of {column} are {index.dtype} in the fit, {asked.dtype} here: no id would match")
+    if index.dtype.kind in "iu" and asked.dtype.kind == "f" and (np.abs(asked) >= 2**53).any():
+        raise ValueError(
+            f"ids of {column} are {index.dtype} in the fit and {asked.dtype} here, which cannot tell numbers from 2^53 "
+            "on apart: give integers, without missing ones among them"
+        )
     found: NDArray[np.intp] = index.get_indexer(asked)
     return found

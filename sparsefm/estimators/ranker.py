@@ -221,6 +221,8 @@ class FMRanker(ByIds):
 
     def _joined(self, X: pd.DataFrame, users: Any, items: Any) -> pd.DataFrame:
         """The interactions with what is said of their users and items."""
+        if X.columns.nlevels > 1:
+            raise ValueError(f"X must have plain column names, got pairs or longer such as {X.columns[0]!r}")
         for column in (self.user, self.item):
             if column not in X.columns:
                 raise ValueError(f"X has no column {column!r}, only {list(X.columns)}")
@@ -326,7 +328,10 @@ class FMRanker(ByIds):
     def _interactions(self, met: Any, sides: Any, columns: Any, report: Any) -> RankingProblem:
         """columns: of each side those that are solved for."""
         contexts, items = (check_csr(X) for X in sides)
-        weight = (met.data / self.weight_unit_).astype(items.dtype)
+        with np.errstate(over="ignore"):
+            weight = (met.data / self.weight_unit_).astype(items.dtype)
+        if not np.isfinite(weight).all():
+            raise ValueError(f"weights up to {met.data.max():g} are too large beside a mean of {self.weight_unit_:g}")
         return RankingProblem(
             contexts=contexts,
             items=items,
@@ -456,7 +461,7 @@ class FMRanker(ByIds):
         grown.seen_ = _replaced(self.seen_, place, seen)
         ids = None
         if by_id:
-            ids = pd.concat([pd.Series(self.user_ids_), contexts[self.user][place < 0]], ignore_index=True).array
+            ids = _joined_ids(pd.Series(self.user_ids_), contexts[self.user][place < 0], self.user)
         grown._index(ids, self.item_ids_)
         return grown
 
@@ -609,6 +614,21 @@ def _distinct(frame: pd.DataFrame, key: list[str]) -> tuple[NDArray[np.int32], N
     number = frame.groupby(key, sort=False, dropna=False, observed=True).ngroup().to_numpy()
     _, example = np.unique(number, return_index=True)
     return number.astype(np.int32), example
+
+
+def _joined_ids(known: pd.Series[Any], fresh: pd.Series[Any], column: str) -> Any:
+    """The ids, of the type that they had."""
+    if isinstance(known.dtype, pd.CategoricalDtype):
+        known = known.astype(known.cat.categories.dtype)
+    if fresh.dtype != known.dtype:
+        try:
+            same = fresh.astype(known.dtype)
+            if not (same.astype(fresh.dtype) == fresh).all():
+                raise ValueError
+        except (ValueError, TypeError, OverflowError):
+            raise ValueError(f"ids of {column} are {known.dtype} in the fit, {fresh.dtype} here") from None
+        fresh = same
+    return pd.concat([known, fresh], ignore_index=True).array
 
 
 def _widened(matrix: Any, width: int) -> Any:

@@ -14,7 +14,7 @@ from ..model import FMParams, Posterior, represent
 from ..recommend import top_k
 from ..validation import check_positive
 
-__all__ = ["as_frame", "check_pairs", "excluded", "fields_of", "recommended", "sides_of", "unit"]
+__all__ = ["as_frame", "check_pairs", "excluded", "fields_of", "kind_of", "recommended", "sides_of", "unit"]
 
 
 def recommended(
@@ -101,6 +101,18 @@ def _both_sides(encoder: FrameEncoder, contexts: Any, candidates: Any, user: str
     )
 
 
+def kind_of(ids: Any) -> str:
+    """What sort of values an index has, "" where they are of several or of none."""
+    if isinstance(ids, pd.CategoricalIndex):
+        ids = ids.categories
+    if pd.api.types.is_bool_dtype(ids.dtype):
+        return "bool"
+    if pd.api.types.is_numeric_dtype(ids.dtype):
+        return "number"
+    found = pd.api.types.infer_dtype(ids, skipna=True)
+    return {"string": "text", "integer": "number", "floating": "number", "mixed-integer-float": "number"}.get(found, "")
+
+
 def check_pairs(frame: Any, name: str, user: str, item: str) -> None:
     columns = list(frame.columns) if isinstance(frame, pd.DataFrame) else []
     if columns.count(user) != 1 or columns.count(item) != 1:
@@ -114,8 +126,7 @@ def excluded(exclude: Any, contexts: pd.DataFrame, candidates: pd.DataFrame, use
     if len(exclude) == 0:
         return None
     for frame, column in ((contexts, user), (candidates, item)):
-        ours, theirs = (pd.api.types.is_numeric_dtype(f[column]) for f in (frame, exclude))
-        if ours != theirs:
+        if len({kind_of(pd.Index(f[column])) for f in (frame, exclude)} - {""}) > 1:
             raise ValueError(
                 f"{column} is {frame[column].dtype} in the request but {exclude[column].dtype} in exclude: "
                 "no pair would match; give both the same type"
