@@ -32,10 +32,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-with atheris.instrument_imports(include=["test_text", "sparsefm.datasets.text"]):
+with atheris.instrument_imports(include=["test_text", "sparsefm.datasets.parsing", "sparsefm.datasets.text"]):
     import test_text
 
-    from sparsefm.datasets import text
+    from sparsefm.datasets import parsing, text
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="fuzz_text")) / "input.txt"
 ONLY_DIGITS = bytes(c if chr(c) in "0123456789" else 32 for c in range(256))
@@ -64,7 +64,7 @@ def check(data: bytes) -> None:
     layout = choices.PickValueInList(list(test_text.LOADERS))
     dtype = choices.PickValueInList([np.float32, np.float64])
     n_features = choices.PickValueInList([None, None, 30])
-    text._PIECE = choices.PickValueInList([1, 7, 40, 1 << 22])
+    parsing._PIECE = choices.PickValueInList([1, 7, 40, 1 << 22])
     content = compose(data[5:], layout) if choices.ConsumeBool() else data[5:]
     # a table of fields as long as the largest index would take most of the time
     if (

@@ -27,6 +27,7 @@ from sparsefm.datasets import (
     load_libffm,
     load_libfm,
     load_libsvm,
+    parsing,
     text,
 )
 
@@ -133,7 +134,7 @@ def agree(content, path, layout, n_features=None, dtype=np.float32, n_threads=1)
 
 
 def small_pieces(monkeypatch, size):
-    monkeypatch.setattr(text, "_PIECE", size)
+    monkeypatch.setattr(parsing, "_PIECE", size)
 
 
 # Reading ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """libsvm, libFM and libFFM text to and from arrays, a piece at a time, with the GIL released. text.py is the door.
 
-The parser says in which line it stopped, not why: text.py knows the reasons.
+The parser says in which line it stopped, not why: parsing.py knows the reasons.
 """
 from libc.math cimport isfinite
 from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint64_t
