@@ -16,7 +16,7 @@ else:
     FLAGS += ["-Wno-discarded-qualifiers"]  # in the code Cython writes for const buffers
 
 _BODIES = ("instances", "rows", "fm", "dense", "losses", "steps", "adaptive", "team", "minibatch", "rowsteps")
-_BODIES += ("random", "gibbs")
+_BODIES += ("random", "gibbs", "families", "epoch", "family")
 HEADERS = [f"sparsefm/_kernels/{name}.h" for name in _BODIES]
 
 
@@ -54,7 +54,7 @@ setup(
     ext_modules=[
         *(
             extension(f"_kernels.{name}", HEADERS)
-            for name in ("isa", "csr", "fm", "dense", "adaptive", "minibatch", "rowsteps", "gibbs")
+            for name in ("isa", "csr", "fm", "dense", "adaptive", "minibatch", "rowsteps", "gibbs", "family")
         ),
         *(extension(f"_kernels.{name}", [*HEADERS, f"sparsefm/_kernels/{name}.h"]) for name in ("ranking", "topk")),
         extension("datasets._text", ["sparsefm/datasets/_text.h"]),

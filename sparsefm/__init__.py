@@ -1,7 +1,7 @@
 """sparsefm: factorization machines on sparse data.
 
 Read data (`datasets`), split it (`splits`), encode it (`FrameEncoder` and its columns), fit an estimator
-(`FMRegressor`, `FMClassifier`, `FMOrdinal`), judge it (`metrics`), recommend, save and `load`.
+(`FMRegressor`, `FMClassifier`, `FMOrdinal`, and `FFM…` and `FwFM…` of those that know fields), judge it (`metrics`), recommend, save and `load`.
 Rankings from interactions are fitted by `FMRanker`, `Popularity` and `EASE` and judged by `evaluation`.
 """
 
@@ -19,7 +19,19 @@ from .encoders import (
     OneHot,
     TargetStats,
 )
-from .estimators import EASE, FMClassifier, FMOrdinal, FMRanker, FMRegressor, Popularity, load
+from .estimators import (
+    EASE,
+    FFMClassifier,
+    FFMRegressor,
+    FMClassifier,
+    FMOrdinal,
+    FMRanker,
+    FMRegressor,
+    FwFMClassifier,
+    FwFMRegressor,
+    Popularity,
+    load,
+)
 from .persistence import ModelFileError
 from .validation import RelationBlock
 
@@ -31,11 +43,15 @@ __all__ = [  # noqa: RUF022  (in the order of sorted, capitals first)
     "Cross",
     "Date",
     "EASE",
+    "FFMClassifier",
+    "FFMRegressor",
     "FMClassifier",
     "FMOrdinal",
     "FMRanker",
     "FMRegressor",
     "FrameEncoder",
+    "FwFMClassifier",
+    "FwFMRegressor",
     "Hashed",
     "History",
     "ModelFileError",

@@ -7,6 +7,7 @@ Nothing here is clever, and nothing here is imported from the package.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from math import exp, log1p, sqrt
 from typing import Any
 
@@ -289,3 +290,53 @@ def epoch(
             at.linear[j].step(at.steps, g_w[j], linear=True, l1=at.steps.l1)
             at.factors[j].step(at.steps, g_v[j], linear=False)
     return total
+
+
+def anova(indptr: Any, indices: Any, data: Any, w0: float, w: Any, V: Any, order: int, shared: bool = False) -> Floats:
+    """w0 + Σ_j w_j x_j + Σ_{t=2..order} Σ_{j1<…<jt} Σ_f Π_s x_js v_js,f over all sets. (n_rows,)
+
+    v are the columns of V for order t: those of order 2 first, or where they are shared all, for every t.
+    """
+    w, V = np.asarray(w, dtype=np.float64), np.asarray(V, dtype=np.float64)
+    k = V.shape[1] if shared else V.shape[1] // (order - 1)
+    out = np.zeros(len(indptr) - 1)
+    for i in range(len(out)):
+        columns, values = row(indptr, indices, data, i)
+        out[i] = w0 + sum(w[j] * x for j, x in zip(columns, values, strict=True))
+        for t in range(2, order + 1):
+            block = V if shared else V[:, (t - 2) * k : (t - 1) * k]
+            for chosen in combinations(range(len(columns)), t):
+                product = np.ones(k)
+                for p in chosen:
+                    product = product * values[p] * block[columns[p]]
+                out[i] += product.sum()
+    return out
+
+
+def field_aware(indptr: Any, indices: Any, data: Any, w0: float, w: Any, V: Any, fields: Any, n_fields: int) -> Floats:
+    """w0 + Σ_j w_j x_j + Σ_{j<l} ⟨v_j for the field of l, v_l for the field of j⟩ x_j x_l. (n_rows,)"""
+    w, V = np.asarray(w, dtype=np.float64), np.asarray(V, dtype=np.float64)
+    vectors = V.reshape(len(w), n_fields, -1)
+    out = np.zeros(len(indptr) - 1)
+    for i in range(len(out)):
+        columns, values = row(indptr, indices, data, i)
+        out[i] = w0 + sum(w[j] * x for j, x in zip(columns, values, strict=True))
+        for a, b in combinations(range(len(columns)), 2):
+            j, l = columns[a], columns[b]
+            out[i] += float(vectors[j, fields[l]] @ vectors[l, fields[j]]) * values[a] * values[b]
+    return out
+
+
+def field_weighted(
+    indptr: Any, indices: Any, data: Any, w0: float, w: Any, V: Any, fields: Any, field_weights: Any
+) -> Floats:
+    """w0 + Σ_j w_j x_j + Σ_{j<l} r[field of j, field of l] ⟨v_j, v_l⟩ x_j x_l. (n_rows,)"""
+    w, V, r = (np.asarray(each, dtype=np.float64) for each in (w, V, field_weights))
+    out = np.zeros(len(indptr) - 1)
+    for i in range(len(out)):
+        columns, values = row(indptr, indices, data, i)
+        out[i] = w0 + sum(w[j] * x for j, x in zip(columns, values, strict=True))
+        for a, b in combinations(range(len(columns)), 2):
+            j, l = columns[a], columns[b]
+            out[i] += r[fields[j], fields[l]] * float(V[j] @ V[l]) * values[a] * values[b]
+    return out

@@ -336,7 +336,7 @@ def test_shuffling_puts_every_row_everywhere_about_equally_often():
 
 def test_starting_factors_have_the_mean_and_spread_asked_for():
     V = np.zeros((20_000, 8), dtype=np.float32)
-    adaptive.fill_uniform(V, 8, np.arange(20_000), 0.1, 7)
+    adaptive.fill_uniform(V, 0, 8, np.arange(20_000), 0.1, 7)
     assert abs(V.mean()) < 1e-3
     assert V.std() == pytest.approx(0.1, rel=0.01)
     assert np.abs(V).max() <= 0.1 * np.sqrt(3) * (1 + 1e-6)

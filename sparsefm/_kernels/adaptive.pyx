@@ -154,7 +154,8 @@ def shuffle(IDX[::1] order, uint64_t seed):
 
 
 def fill_uniform(
-    REAL[:, ::1] V,             # OUT (n_features, ≥ n_factors): only rows named in features are written
+    REAL[:, ::1] V,             # OUT (n_features, ≥ first + n_factors): only rows named in features are written
+    Py_ssize_t first,           # place in a row where they begin
     Py_ssize_t n_factors,
     const IDX[::1] features,    # IN (n_touched,)
     double std,
@@ -173,7 +174,7 @@ def fill_uniform(
         for u in range(features.shape[0]):
             row = &V[<Py_ssize_t>features[u], 0]
             key = mixed64(seed ^ mixed64(<uint64_t>features[u] + GOLDEN))
-            for f in range(n_factors):
+            for f in range(first, first + n_factors):
                 bits = mixed64(key + <uint64_t>(f + 1) * GOLDEN)
                 value = half_width * ((<double>(bits >> 11)) * (2.0 / 9007199254740992.0) - 1.0)
                 if half:

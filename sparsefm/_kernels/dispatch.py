@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
+from typing import Any
 
 from . import isa
 
@@ -32,6 +33,11 @@ def choose_isa(wanted: str | None) -> int:
 
 
 ISA = choose_isa(os.environ.get("SPARSEFM_ISA"))
+
+
+def address(array: Any) -> int:
+    """Where a contiguous NumPy array lies, for the kernels that take addresses; 0 of None."""
+    return 0 if array is None else int(array.ctypes.data)
 
 
 def n_threads_or_default(n_threads: int | None) -> int:

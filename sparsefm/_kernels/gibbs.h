@@ -672,32 +672,44 @@ LOCAL void FN(chain)(const column_args *a, const draw_args *d, ptrdiff_t start, 
 #define BLOCK_ROWS (W == 16 ? 16 : W == 8 ? 4 : 2) /* rows of a block's matrix that are summed in registers */
 #define CHUNK 256                                  /* rows between additions to the sums in double */
 
-/* Solves A x = g for the symmetric A (BLOCK, BLOCK), by Gauss and Jordan; x into g. */
+/* Solves A x = g for the symmetric A (BLOCK, BLOCK), by Gauss and Jordan; x into g. Where a row is one vector all of
+ * them stay in registers. */
+#if W == BLOCK
 INLINE void FN(solve_block)(REAL *A, REAL *g) {
-    vec row[BLOCK][BLOCK / W];
+    vec row[BLOCK];
 #pragma GCC unroll 16
-    for (int f = 0; f < BLOCK; f++)
-        for (int v = 0; v < BLOCK / W; v++) row[f][v] = FN(load)(A + f * BLOCK + v * W);
-#if W == 1
-#define LANE(l, f) row[l][f]
-#else
-#define LANE(l, f) row[l][(f) / W][(f) % W]
-#endif
+    for (int f = 0; f < BLOCK; f++) row[f] = FN(load)(A + f * BLOCK);
 #pragma GCC unroll 16
     for (int f = 0; f < BLOCK; f++) {
-        const REAL pivot = LANE(f, f), inverse = pivot > 0 ? 1 / pivot : 0;
-        for (int v = 0; v < BLOCK / W; v++) row[f][v] *= inverse;
+        const REAL inverse = row[f][f] > 0 ? 1 / row[f][f] : 0;
+        row[f] *= inverse;
         g[f] *= inverse;
 #pragma GCC unroll 16
         for (int l = 0; l < BLOCK; l++) {
             if (l == f) continue;
-            const REAL by = LANE(l, f);
-            for (int v = 0; v < BLOCK / W; v++) row[l][v] -= row[f][v] * by;
+            const REAL by = row[l][f];
+            row[l] -= row[f] * by;
             g[l] -= g[f] * by;
         }
     }
-#undef LANE
 }
+#else
+LOCAL void FN(solve_block)(REAL *A, REAL *g) {
+    for (int f = 0; f < BLOCK; f++) {
+        REAL *row = A + f * BLOCK;
+        const REAL inverse = row[f] > 0 ? 1 / row[f] : 0;
+        for (int v = 0; v < BLOCK; v += W) FN(store)(row + v, FN(load)(row + v) * inverse);
+        g[f] *= inverse;
+        for (int l = 0; l < BLOCK; l++) {
+            REAL *other = A + l * BLOCK;
+            const REAL by = other[f];
+            if (l == f) continue;
+            for (int v = 0; v < BLOCK; v += W) FN(store)(other + v, FN(load)(other + v) - FN(load)(row + v) * by);
+            g[l] -= g[f] * by;
+        }
+    }
+}
+#endif
 
 /* Of a block of columns Σ s h hᵀ into A (BLOCK, BLOCK) and Σ s r h into g, over n rows. */
 INLINE void FN(block_sums)(const subspace_args *a, const REAL *others, const int32_t *entities, const REAL *s,

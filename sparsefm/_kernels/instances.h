@@ -38,11 +38,13 @@ enum { ISA_PLAIN = 0, ISA_BASE = 1, ISA_AVX2 = 2, ISA_AVX512 = 3 };
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline, unused))
 #define LOCAL static __attribute__((unused))
+#define APART static __attribute__((noinline, unused)) /* once, however many loops call it */
 #define PREFETCH_READ(p) __builtin_prefetch((p), 0, 3)
 #define PREFETCH_WRITE(p) __builtin_prefetch((p), 1, 3)
 #else
 #define INLINE static inline
 #define LOCAL static
+#define APART static
 #define PREFETCH_READ(p) ((void)(p))
 #define PREFETCH_WRITE(p) ((void)(p))
 #endif
@@ -208,3 +210,8 @@ enum { ISA_PLAIN = 0, ISA_BASE = 1, ISA_AVX2 = 2, ISA_AVX512 = 3 };
 #endif /* HAVE_AVX */
 
 #undef BODY
+
+/* What Cython writes behind this takes arrays apart and calls one of the instances: small before fast. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize ("O2")
+#endif

@@ -7,17 +7,34 @@ import os
 from .. import persistence
 from ..persistence import ModelFileError
 from .baselines import EASE, Popularity
+from .fields import FFMClassifier, FFMRegressor, FwFMClassifier, FwFMRegressor
 from .files import FORMAT, from_state, ranker_from_state
 from .fm import FMClassifier, FMRegressor
 from .ordinal import FMOrdinal
 from .ranker import FMRanker
 
-__all__ = ["EASE", "FMClassifier", "FMOrdinal", "FMRanker", "FMRegressor", "Popularity", "load"]
+__all__ = [
+    "EASE",
+    "FFMClassifier",
+    "FFMRegressor",
+    "FMClassifier",
+    "FMOrdinal",
+    "FMRanker",
+    "FMRegressor",
+    "FwFMClassifier",
+    "FwFMRegressor",
+    "Popularity",
+    "load",
+]
 
 _CLASSES: dict[str, type[FMRegressor] | type[FMClassifier] | type[FMOrdinal]] = {
     "FMRegressor": FMRegressor,
     "FMClassifier": FMClassifier,
     "FMOrdinal": FMOrdinal,
+    "FFMRegressor": FFMRegressor,
+    "FFMClassifier": FFMClassifier,
+    "FwFMRegressor": FwFMRegressor,
+    "FwFMClassifier": FwFMClassifier,
 }
 
 

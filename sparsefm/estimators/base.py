@@ -6,6 +6,7 @@ import functools
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -19,14 +20,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import persistence
 from .._kernels.dispatch import n_threads_or_default
+from .._kernels.family import HIGHEST_ORDER
 from ..encoders import FrameEncoder
 from ..encoders.tables import is_frame
 from ..explain import explanation, importance
-from ..model import FMParams, Posterior, represent, score
+from ..model import PAIRS, Family, FMParams, Posterior, represent, score
 from ..recommend import top_k
-from ..solvers import SOLVERS, Interrupted, Problem, make_solver
+from ..solvers import ALS, MCMC, SOLVERS, Interrupted, Problem, make_solver
 from ..validation import Relations, Rows, check_csr, check_positive, check_relations, check_sample_weight
-from . import stream
+from . import fold, stream
 from .files import to_state
 from .rows import all_numbers, checked_sparse, related
 from .sides import recommended
@@ -34,6 +36,7 @@ from .units import Units
 from .watch import Progress, check_metric, judge_of
 
 _L2_FACTORS = 0.025  # for a target of standard deviation 1
+_MOST_FIELDS = 1000  # each of which gives a feature of a field-aware machine a vector
 
 
 def all_or_nothing(fit: Any) -> Any:
@@ -65,6 +68,9 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
     """What regressor and classifier share: the way in, the fit of one score function, and the way out."""
 
     n_factors: int
+    order: int  # these three of some
+    share_factors: bool
+    normalize: bool
     loss: str | None
     l2_linear: float
     l2_factors: Any  # float, mapping from field to float; None in the regressor
@@ -90,6 +96,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
     classes_: NDArray[Any]  # of the classifier
 
     _LOSSES: tuple[str, ...]
+    _KIND = "fm"
     _session: stream.Session | None
 
     @property
@@ -112,6 +119,27 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
 
     def _units(self) -> Units:
         return Units()
+
+    def _family(self) -> Family:
+        """How the columns of the rows that the fit saw meet in the score."""
+        order, fields = getattr(self, "order", 2), self.fields_
+        if self._KIND == "fm":
+            return PAIRS if order <= 2 else Family("anova", order, self.share_factors)
+        if fields is None:
+            raise ValueError(f"{type(self).__name__} needs an encoder that tells its fields_, such as FrameEncoder")
+        names = getattr(self.encoder_, "field_names_", None)
+        n_fields = int(fields.max(initial=0)) + 1 if names is None else len(names)
+        if n_fields > _MOST_FIELDS:
+            raise ValueError(
+                f"{n_fields} fields are more than {_MOST_FIELDS}: give fields=(n_features,) numbers; without them each "
+                "column is a field of its own"
+            )
+        return Family(self._KIND, fields=np.ascontiguousarray(fields), n_fields=n_fields)
+
+    @property
+    def _rank(self) -> int:
+        """Factors of a vector; order=1 is the linear model."""
+        return 0 if getattr(self, "order", 2) == 1 else self.n_factors
 
     def _weights(self, y: Any, weight: NDArray[Any] | None) -> NDArray[Any] | None:
         """Sample weights times those of the classes."""
@@ -155,6 +183,16 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         ):
             raise TypeError(f"callbacks must be a list of functions, got {self.callbacks!r}")
         check_metric(self.eval_metric, isinstance(self, ClassifierMixin))
+        order, shared = getattr(self, "order", 2), getattr(self, "share_factors", False)
+        check_positive(order, "order", integer=True)
+        if order > HIGHEST_ORDER:
+            raise ValueError(f"order must be at most {HIGHEST_ORDER}, got {order}")
+        for name, flag in (("share_factors", shared), ("normalize", getattr(self, "normalize", False))):
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name} must be True or False, got {flag!r}")
+        if (order > 2 or self._KIND != "fm") and isinstance(make_solver(self.solver), (ALS, MCMC)):
+            what = f"order={order}" if self._KIND == "fm" else type(self).__name__
+            raise ValueError(f"{what} needs a solver of gradients such as 'adagrad'; {self.solver!r} knows pairs only")
         if self.fields is not None and self.encoder is not None:
             raise ValueError("fields is for matrices; with an encoder the fields are its columns: leave fields=None")
         if isinstance(self.encoder, dict):
@@ -162,8 +200,22 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         if self.early_stopping and not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction!r}")
 
+    def _scaled(self, rows: Rows | Relations) -> Rows | Relations:
+        """The rows as they are scored: with normalize=True each of length 1."""
+        if not getattr(self, "normalize", False):
+            return rows
+        rows = rows.flat() if isinstance(rows, Relations) else rows
+        data = np.ones(rows.nnz) if rows.data is None else rows.data.astype(np.float64)
+        of_row = np.repeat(np.arange(rows.n_rows), np.diff(rows.indptr))
+        length = np.sqrt(np.bincount(of_row, data**2, rows.n_rows))[of_row]
+        return rows._replace(data=(data / np.where(length > 0, length, 1)).astype(rows.dtype))
+
     def _encode_fit(self, X: Any, y: Any) -> tuple[Rows | Relations, NDArray[Any]]:
         """Fits the encoder if there is one; the training rows and y as a checked (n_rows,) array."""
+        rows, y = self._read_fit(X, y)
+        return self._scaled(rows), y
+
+    def _read_fit(self, X: Any, y: Any) -> tuple[Rows | Relations, NDArray[Any]]:
         encoder = self.encoder
         if encoder is None and is_frame(X) and not all_numbers(X):
             encoder = FrameEncoder()  # by dtype
@@ -201,6 +253,9 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         return rows, y
 
     def _encode(self, X: Any) -> Rows | Relations:
+        return self._scaled(self._read(X))
+
+    def _read(self, X: Any) -> Rows | Relations:
         if isinstance(self.encoder_, FrameEncoder):
             return related(*self.encoder_.transform_blocks(X))
         if self.encoder_ is not None:
@@ -391,6 +446,28 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         stream.fit_stream(self, frames, target, epochs)
         return self
 
+    def fold_in(self, X: Any, y: Any) -> Self:
+        """A model that knows the new levels of these rows too; nothing else moves, and this one stays as it is.
+
+        A user, or item, whom the encoder did not see gets columns of his own, which are found given all others: with
+        "als" at the minimum of their part of the objective, with "mcmc" by a draw for each draw of the model (several
+        sweeps over the new columns, where a row has more than one of them or its target is a class or a level). After
+        every other solver 30 passes of AdaGrad's steps lead there, whichever of them the fit took, without its own
+        options. Rows without a new level teach nothing. Histories and statistics of labels stay as the fit left them.
+
+        Parameters
+        ----------
+        X : frame (n_rows, ...)
+            As for `predict`.
+        y : (n_rows,)
+            Of known classes or levels. A class_weight counts relative to the mean over the rows that teach;
+            "balanced" is refused, as in `partial_fit`.
+
+        Raises ValueError without a FrameEncoder, for X without rows, and what `fit` raises.
+        """
+        folded: Self = fold.fold_in(self, X, y)
+        return folded
+
     def _warm(self, before: Any, classes: Any, rows: Rows | Relations) -> list[FMParams | None]:
         """The parameters to go on from, in the units of training."""
         n_scores = len(self._labels)
@@ -405,11 +482,13 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             )
         params = before if isinstance(before, tuple) else (before,)
         first = params[0]
-        if (len(params), first.n_features, first.n_factors) != (n_scores, rows.n_features, self.n_factors):
+        if (len(params), first.n_features, first.n_factors) != (n_scores, rows.n_features, self._rank):
             raise ValueError(
                 f"warm_start: the fit before has {len(params)} score functions of {first.n_features} features and "
-                f"{first.n_factors} factors, this one {n_scores} of {rows.n_features} and {self.n_factors}"
+                f"{first.n_factors} factors, this one {n_scores} of {rows.n_features} and {self._rank}"
             )
+        if first.V.shape[1] != self._family().blocks * self._rank:
+            raise ValueError("warm_start: the fit before was of another order or other fields: fit anew")
         return [self._units().into(p, rows.dtype) for p in params]
 
     def _problem(
@@ -425,7 +504,7 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         w0: float | None = None,
     ) -> Problem:
         """What the solver is given of score function i."""
-        units, label = self._units(), self._labels[i]
+        units, label, family = self._units(), self._labels[i], self._family()
         if w0 is None:
             w0 = self._start_of(target, weight) if start is None else start.w0
         solver = make_solver(self.solver)
@@ -456,7 +535,9 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             loss=self._loss,
             shape=self._shape(),
             w0=w0,
-            n_factors=self.n_factors,
+            n_factors=self._rank,
+            family=family,
+            l2_of_blocks=None if self.l2_factors is None else units.l2_of_blocks(family),
             l2_linear=self.l2_linear * units.l2_linear,
             l2_factors=self._l2_factors(rows.n_features, units),
             l2_prior=self.l2_prior,
@@ -544,14 +625,18 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
 
     @property
     def factors_(self) -> NDArray[Any]:
-        """(n_features, n_factors), for several classes (n_classes, n_features, n_factors)."""
+        """(n_features, n_factors), for several classes (n_classes, n_features, n_factors). Of order m a feature has m − 1
+        times n_factors numbers, those of order 2 first; field-aware n_fields times."""
         return np.asarray(_each(self.params_, lambda p: p.V))
 
     @property
     def fields_(self) -> NDArray[np.int32] | None:
-        """(n_features,) field of each column of the encoded matrix; without a FrameEncoder those given, or None."""
-        if self.encoder_ is not None or self.fields is None:
+        """(n_features,) field of each column of the encoded matrix; without a FrameEncoder those given, or None. To a
+        machine of fields each column of a matrix is one of its own, unless they are given."""
+        if self.encoder_ is not None:
             return getattr(self.encoder_, "fields_", None)
+        if self.fields is None:
+            return None if self._KIND == "fm" else np.arange(self.n_features_in_, dtype=np.int32)
         fields = np.asarray(self.fields)
         if fields.shape != (self.n_features_in_,) or fields.dtype.kind not in "iu" or fields.min(initial=0) < 0:
             raise ValueError(
@@ -619,6 +704,11 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         params = self._params_of(label)
+        if getattr(self, "normalize", False):
+            raise ValueError(
+                "with normalize=True a score depends on the length of the whole row and has no part of the user's and "
+                "part of the item's: predict each pair, or fit with normalize=False"
+            )
         if self.encoder_ is None:
             users, items = represent(params, contexts, candidates, n_threads=self.n_threads)
             return top_k(users, items, k, w0=_bias(params), exclude=exclude)

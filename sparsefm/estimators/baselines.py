@@ -10,10 +10,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy import linalg
 
-from ..encoders.tables import is_frame
 from ..validation import check_positive, check_weights
 from .base import all_or_nothing
-from .ids import ByIds, of_matrix
+from .ids import ByIds
 
 __all__ = ["EASE", "Popularity"]
 
@@ -28,23 +27,11 @@ class _Baseline(ByIds):
 
     def _matrix(self, X: Any) -> sp.csr_array:
         """Weights of pairs, or ones; sets what `ByIds` keeps of ids."""
-        if not (isinstance(self.user, str) and isinstance(self.item, str)) or self.user == self.item:
-            raise ValueError(f"user and item must be the names of two columns, got {self.user!r} and {self.item!r}")
-        users = items = None
-        if sp.issparse(X):
-            X, users, items = of_matrix(X, None, None, self.user, self.item)
-        if not isinstance(X, pd.DataFrame):
-            if not is_frame(X):
-                raise TypeError(f"X must be a DataFrame of interactions or a sparse matrix, got {type(X).__name__}")
-            X = X.to_pandas()
-        if len(X) == 0:
-            raise ValueError("X has 0 rows: there is nothing to fit")
+        self._check_names()
+        X, users, items = self._frame_of(X)
+        self._check_ids(X)
         codes, ids = [], []
         for column, side in ((self.user, users), (self.item, items)):
-            if column not in X.columns:
-                raise ValueError(f"X has no column {column!r}, only {list(X.columns)}")
-            if X[column].isna().any():
-                raise ValueError(f"{int(X[column].isna().sum())} values of {column!r} are missing; drop these rows")
             ids.append(pd.Index((X if side is None else side)[column].unique()))
             codes.append(ids[-1].get_indexer(X[column]))
         weight = check_weights(X["weight"].to_numpy(), len(X)) if "weight" in X.columns else None

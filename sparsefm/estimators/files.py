@@ -49,6 +49,8 @@ def to_state(model: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     for i, p in enumerate(params):
         arrays[f"w0.{i}"] = np.array([p.w0])
         arrays[f"w.{i}"], arrays[f"V.{i}"] = p.w, p.V
+        if p.field_weights is not None:
+            arrays[f"field_weights.{i}"] = p.field_weights
     draws = model.posterior_ if isinstance(model.posterior_, tuple) else (model.posterior_,)
     for i, posterior in enumerate(draws):
         if posterior is not None:
@@ -195,23 +197,7 @@ def from_state(cls: Any, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) 
         raise ValueError(f"it announces {n_params!r} score functions")
     if issubclass(cls, RegressorMixin) and n_params != 1:
         raise ValueError(f"it announces {n_params} score functions for a regressor")
-    params = []
-    for i in range(n_params):
-        w0, w, V = (arrays[f"{name}.{i}"] for name in ("w0", "w", "V"))
-        if w0.shape != (1,) or w0.dtype != np.float64:
-            raise ValueError(f"its bias is of shape {w0.shape} and type {w0.dtype}")
-        p = FMParams(float(w0[0]), w, V)
-        if not (np.isfinite(p.w0) and np.isfinite(p.w).all() and np.isfinite(p.V).all()):
-            raise ValueError("its parameters are not finite")
-        params.append(p)
-    if len({(p.n_features, p.n_factors, p.dtype) for p in params}) > 1 or params[0].n_factors != model.n_factors:
-        raise ValueError("its parameters do not agree in shape")
-    model.params_ = params[0] if n_params == 1 else tuple(params)
-    model.posterior_ = None
-    if "draws.w0.0" in arrays:
-        draws = tuple(_posterior(arrays, i, p) for i, p in enumerate(params))
-        model.posterior_ = draws[0] if n_params == 1 else draws
-
+    n_features = len(arrays["w.0"])
     model.encoder_ = None
     if meta["encoder"] is not None:
         prefix = "encoder."
@@ -219,10 +205,28 @@ def from_state(cls: Any, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) 
         model.encoder_ = FrameEncoder.from_state(meta["encoder"], state)
         model.encoder = clone(model.encoder_)
     n_in = meta["n_features_in"]
-    width = params[0].n_features if model.encoder_ is None else model.encoder_.n_features_in_
-    if n_in != width or (model.encoder_ is not None and model.encoder_.n_features_out_ != params[0].n_features):
+    width = n_features if model.encoder_ is None else model.encoder_.n_features_in_
+    if n_in != width or (model.encoder_ is not None and model.encoder_.n_features_out_ != n_features):
         raise ValueError("its columns and its parameters do not belong together")
     model.n_features_in_ = n_in
+    family, params = model._family(), []
+    for i in range(n_params):
+        w0, w, V = (arrays[f"{name}.{i}"] for name in ("w0", "w", "V"))
+        if w0.shape != (1,) or w0.dtype != np.float64:
+            raise ValueError(f"its bias is of shape {w0.shape} and type {w0.dtype}")
+        p = FMParams(float(w0[0]), w, V, family, arrays.get(f"field_weights.{i}"))
+        parts = (p.w0, p.w, p.V, 0 if p.field_weights is None else p.field_weights)
+        if not all(np.isfinite(part).all() for part in parts):
+            raise ValueError("its parameters are not finite")
+        params.append(p)
+    if len({(p.n_features, p.n_factors, p.dtype) for p in params}) > 1 or params[0].n_factors != model._rank:
+        raise ValueError("its parameters do not agree in shape")
+    model.params_ = params[0] if n_params == 1 else tuple(params)
+    model.posterior_ = None
+    if "draws.w0.0" in arrays:
+        draws = tuple(_posterior(arrays, i, p) for i, p in enumerate(params))
+        model.posterior_ = draws[0] if n_params == 1 else draws
+
     names = meta["feature_names_in"]
     if names is not None:
         if not isinstance(names, list) or len(names) != n_in or not all(isinstance(name, str) for name in names):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +14,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from ..encoders import Counts, FrameEncoder, History, TargetStats
 from ..model import FMParams, Posterior, score
-from ..solvers import ALS, MCMC, Fold, Prior, make_solver, penalties
+from ..solvers import MCMC, make_solver
 from ..validation import Relations, Rows, check_positive, check_target
 from .base import _BaseFM
 from .units import Units
@@ -45,6 +43,12 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         ½ r²; the same up to |r| = delta · spread and linear beyond (the spread is 1.48 times the median absolute
         deviation); the pinball loss, whose prediction is a quantile of the target; e^score − y · score for counts,
         whose prediction is e^score.
+    order : int
+        Of the interactions: 2 for pairs of features, m for all sets of 2 to m of them (Blondel et al., NIPS 2016),
+        1 for the linear model. Above 2 with solvers of gradients only.
+    share_factors : bool
+        One vector a feature for all orders; else each order has its own. A regressor with shared ones trains on the
+        target as it is, only centred: the orders scale differently.
     solver : "adagrad", "sgd", "adam", "ftrl", "als", "mcmc", "auto" or a solver object such as AdaGrad(max_iter=50)
         "auto" finds the number of passes and the strength of the penalties by a short search; "als" and "mcmc" have no
         learning rate, and "mcmc" no penalties either.
@@ -57,7 +61,7 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         Bayesian factorization machines (Freudenthaler, Schmidt-Thieme & Rendle 2011). The default is chosen with the
         solver's.
     init_std : float
-        Standard deviation of the starting factors, for a target of spread 1.
+        Standard deviation of the starting factors, for a target of spread 1; of those of order t its (t − 1)-th root.
     quantile, delta : float
         Of the losses "quantile" and "huber".
     encoder : FrameEncoder or another transformer to sparse rows, optional
@@ -92,6 +96,7 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
     posterior_ : Posterior or None
         The draws of solver="mcmc".
     intercept_, coef_, factors_ : float, (n_features,), (n_features, n_factors)
+        Of order m (m − 1) times n_factors numbers a feature, those of order 2 first.
     history_ : list of dict
         One an epoch: epoch, loss (mean of ℓ, each row scored before its own update), seconds, and with an eval_set
         eval_loss and, unless it is the loss, eval_metric.
@@ -120,6 +125,8 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         n_factors: int = 16,
         *,
         loss: str = "squared",
+        order: int = 2,
+        share_factors: bool = False,
         solver: Any = "adagrad",
         l2_linear: float = 0.01,
         l2_factors: Any = None,
@@ -141,6 +148,8 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
     ) -> None:
         self.n_factors = n_factors
         self.loss = loss
+        self.order = order
+        self.share_factors = share_factors
         self.solver = solver
         self.l2_linear = l2_linear
         self.l2_factors = l2_factors
@@ -186,6 +195,8 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
         else:
             with np.errstate(over="ignore", invalid="ignore"):
                 centre, spread = self._centre(y, weight)
+            if self.order > 2 and self.share_factors and spread > 0:
+                spread = 1.0
         reach = float(np.finfo(dtype).max) ** 0.5
         if not np.isfinite(centre + spread) or spread > reach or (spread < 1 / reach and low != high):
             raise ValueError(
@@ -279,70 +290,9 @@ class FMRegressor(RegressorMixin, _BaseFM):  # type: ignore[misc]
             out[start : start + per] = _mixture_quantiles(scores, draws.deviation, q)
         return out
 
-    def fold_in(self, X: Any, y: Any) -> Self:
-        """A model that knows the new levels of these rows too; nothing else moves, and this one stays as it is.
-
-        A user, or item, whom the encoder did not see gets columns of his own, which are solved for given all others: to
-        the minimum of their part of the objective with "als", with "mcmc" by a draw for each draw of the model (ten
-        sweeps over the new columns where a row has several). Other solvers have `partial_fit`, which moves all that
-        rows touch. Histories and statistics of labels stay as the fit left them.
-
-        Parameters
-        ----------
-        X : frame (n_rows, ...)
-            As for `predict`; of rows without a new level nothing is learned.
-        y : (n_rows,)
-
-        Raises ValueError for another solver or loss, without a FrameEncoder, and what `fit` raises.
-        """
-        check_is_fitted(self)
-        solver = make_solver(self.solver)
-        if not isinstance(solver, (ALS, MCMC)) or self.loss != "squared":
-            raise ValueError(f"fold_in is for 'als' and 'mcmc'; with {solver!r} and loss={self.loss!r} use partial_fit")
-        if not isinstance(self.encoder_, FrameEncoder):
-            raise ValueError("fold_in needs a FrameEncoder, whose columns can grow")
-        before = self.encoder_.n_features_out_
-        learns = [
-            name
-            for name, column in self.encoder_.columns_.items()
-            if not isinstance(column.encoder, (Counts, History, TargetStats))
-        ]
-        grown = copy.copy(self)
-        grown.encoder_ = copy.deepcopy(self.encoder_).partial_fit(X, columns=learns)
-        rows = grown._encode_flat(X)
-        target = grown._targets(y, rows.n_rows)[0]
-        if rows.n_rows == 0:
-            raise ValueError("X has 0 rows: there is nothing to learn")
-        grown._learn_more(y)
-        width, units = grown.encoder_.n_features_out_, self._units()
-        fold = Fold(rows, target.astype(rows.dtype), before, self.n_factors, self.n_threads)
-        root = np.sqrt(units.scale)
-        if isinstance(solver, ALS):
-            assert isinstance(self.params_, FMParams)
-            params = self.params_.grow(width)
-            prior = penalties(grown._problem(rows, target, None, None, 0, 0, w0=0.0))
-            w, V = fold(units.into(params, rows.dtype), prior, 1.0, None)
-            params.w[fold.columns], params.V[fold.columns] = w * units.scale, V * root
-            grown.params_ = params
-            return grown
-        draws, seed = self._draws("fold_in"), self._seed()
-        w = np.zeros((len(draws), width), draws.w.dtype)
-        V = np.zeros((len(draws), width, self.n_factors), draws.V.dtype)
-        w[:, :before], V[:, :before] = draws.w, draws.V
-        each = np.append(np.full(self.n_factors, root), units.scale)
-        for draw in range(len(draws)):
-            start = units.into(FMParams(float(draws.w0[draw]), w[draw], V[draw]), rows.dtype)
-            prior = Prior(draws.mean[draw] / each, draws.precision[draw] * each**2, grown.encoder_.fields_)
-            alpha = float(units.scale / draws.deviation[draw]) ** 2
-            of_w, of_V = fold(start, prior, alpha, key=1024 * (seed + draw))
-            w[draw, fold.columns], V[draw, fold.columns] = of_w * units.scale, of_V * root
-        posterior = replace(draws, w=w, V=V)
-        grown.posterior_, grown.params_ = posterior, posterior[len(draws) - 1]
-        return grown
-
     def _sums(self, params: FMParams, rows: Rows | Relations) -> NDArray[np.float64]:
         """Scores with the bias added in float64: beside a large mean float32 would lose the rest."""
-        own = score(FMParams(0.0, params.w, params.V), rows, n_threads=self.n_threads)
+        own = score(replace(params, w0=0.0), rows, n_threads=self.n_threads)
         return own.astype(np.float64) + params.w0
 
     def _draws(self, what: str) -> Posterior:
@@ -423,6 +373,8 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
         n_factors: int = 16,
         *,
         loss: str | None = None,
+        order: int = 2,
+        share_factors: bool = False,
         solver: Any = "adagrad",
         l2_linear: float = 0.01,
         l2_factors: Any = 0.025,
@@ -442,6 +394,8 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
     ) -> None:
         self.n_factors = n_factors
         self.loss = loss
+        self.order = order
+        self.share_factors = share_factors
         self.solver = solver
         self.l2_linear = l2_linear
         self.l2_factors = l2_factors

@@ -1,4 +1,4 @@
-"""Lists by id alone: for models that keep what they know of the users and items of their fit."""
+"""Interactions in, lists by id out: for models that keep what they know of the users and items of their fit."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from ..encoders.tables import is_frame
 from ..recommend import top_k
 from ..validation import check_csr, check_positive
 from .sides import as_frame, check_pairs, kind_of
 
-__all__ = ["ByIds", "of_matrix", "places_of"]
+__all__ = ["ByIds", "places_of"]
 
 _BLOCK = 1 << 24  # numbers of users' vectors held at once
 
 
 class ByIds(BaseEstimator):  # type: ignore[misc]
-    """What answers by id are made of, and the answers.
+    """What a fit to interactions takes, what answers by id are made of, and the answers.
 
-    A fit calls `_know` with the ids (pandas arrays; of users None where an id does not say which context) and what was
-    met (n_users, n_items), and sets `_items`, scores and vectors of all items; `_side_of` is of users.
-    Users that the fit did not see get the items that most users met, with their number as the score.
+    A fit takes the frame of `_frame_of`, whose ids `_check_ids` found whole. It calls `_know` with the ids (pandas
+    arrays; of users None where an id does not say which context) and what was met (n_users, n_items), and sets
+    `_items`, scores and vectors of all items; `_side_of` is of users. Users that the fit did not see get the items that
+    most users met, with their number as the score.
     """
 
     user: str
@@ -36,6 +39,36 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
     _tables: list[Any]
     _counts: NDArray[np.float64]
     _items: tuple[NDArray[Any], NDArray[Any]]
+
+    def _check_names(self) -> None:
+        if not (isinstance(self.user, str) and isinstance(self.item, str)) or self.user == self.item:
+            raise ValueError(f"user and item must be the names of two columns, got {self.user!r} and {self.item!r}")
+
+    def _frame_of(self, X: Any, users: Any = None, items: Any = None) -> tuple[pd.DataFrame, Any, Any]:
+        """What a fit takes, as a frame; users and items of a matrix are all its rows and columns, if not given."""
+        if sp.issparse(X):
+            rows = check_csr(X)
+            met = rows.matrix().tocoo()
+            X = pd.DataFrame({self.user: met.coords[0], self.item: met.coords[1], "weight": met.data})
+            users = pd.DataFrame({self.user: np.arange(rows.n_rows)}) if users is None else users
+            items = pd.DataFrame({self.item: np.arange(rows.n_features)}) if items is None else items
+        if not isinstance(X, pd.DataFrame):
+            if not is_frame(X):
+                raise TypeError(f"X must be a DataFrame of interactions or a sparse matrix, got {type(X).__name__}")
+            X = X.to_pandas()
+        if len(X) == 0:
+            raise ValueError("X has 0 rows: there is nothing to fit")
+        return X, users, items
+
+    def _check_ids(self, X: pd.DataFrame) -> None:
+        """That every row of X says who met what."""
+        if X.columns.nlevels > 1:
+            raise ValueError(f"X must have plain column names, got pairs or longer such as {X.columns[0]!r}")
+        for column in (self.user, self.item):
+            if column not in X.columns:
+                raise ValueError(f"X has no column {column!r}, only {list(X.columns)}")
+            if X[column].isna().any():
+                raise ValueError(f"{int(X[column].isna().sum())} values of {column!r} are missing; drop these rows")
 
     def _know(self, users: Any, items: Any, seen: Any) -> None:
         """Keeps the ids and what was met; and tables of the ids, which pandas would make as they are first asked for,
@@ -148,16 +181,6 @@ class ByIds(BaseEstimator):  # type: ignore[misc]
             twice = pd.Series(places).duplicated()
             raise ValueError(f"items names {np.asarray(ids, object)[twice][0]!r} more than once")
         return places
-
-
-def of_matrix(X: Any, users: Any, items: Any, user: str, item: str) -> tuple[pd.DataFrame, Any, Any]:
-    """A matrix as interactions, and all its rows and columns as users and items."""
-    rows = check_csr(X)
-    met = rows.matrix().tocoo()
-    frame = pd.DataFrame({user: met.coords[0], item: met.coords[1], "weight": met.data})
-    users = pd.DataFrame({user: np.arange(rows.n_rows)}) if users is None else users
-    items = pd.DataFrame({item: np.arange(rows.n_features)}) if items is None else items
-    return frame, users, items
 
 
 def index_of(ids: Any, column: str) -> Any:

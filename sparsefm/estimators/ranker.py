@@ -20,7 +20,6 @@ from .. import persistence
 from .._kernels.dispatch import n_threads_or_default
 from ..encoders import Counts, FrameEncoder, OneHot, TargetStats
 from ..encoders.frame import choose
-from ..encoders.tables import is_frame
 from ..explain import explanation
 from ..model import FMParams
 from ..recommend import top_k
@@ -29,7 +28,7 @@ from ..validation import check_csr, check_positive, check_weights
 from .base import _is_true, all_or_nothing
 from .files import ranker_state
 from .heldout import HeldOut, metric_at
-from .ids import ByIds, of_matrix, places_of
+from .ids import ByIds, places_of
 from .rows import spans_of
 from .sides import as_frame, fields_of, recommended, sides_of, unit
 from .watch import Progress
@@ -170,14 +169,7 @@ class FMRanker(ByIds):
         negative or not finite; a fit that fails leaves the estimator as it was.
         """
         self._check_parameters()
-        if sp.issparse(X):
-            X, users, items = of_matrix(X, users, items, self.user, self.item)
-        if not isinstance(X, pd.DataFrame):
-            if not is_frame(X):
-                raise TypeError(f"X must be a DataFrame of interactions or a sparse matrix, got {type(X).__name__}")
-            X = X.to_pandas()
-        if len(X) == 0:
-            raise ValueError("X has 0 rows: there is nothing to fit")
+        X, users, items = self._frame_of(X, users, items)
         weight = check_weights(sample_weight, len(X))
         frame = self._joined(X, users, items)
         self.encoder_ = self._encoder(frame, users, items).fit(frame)
@@ -212,8 +204,7 @@ class FMRanker(ByIds):
             raise TypeError(f"encoder must be a FrameEncoder, got {type(self.encoder).__name__}")
         if isinstance(self.item_columns, str):
             raise TypeError(f"item_columns must be a collection of column names, got the text {self.item_columns!r}")
-        if not (isinstance(self.user, str) and isinstance(self.item, str)) or self.user == self.item:
-            raise ValueError(f"user and item must be the names of two columns, got {self.user!r} and {self.item!r}")
+        self._check_names()
         if self.callbacks is not None and not (
             isinstance(self.callbacks, (list, tuple)) and all(map(callable, self.callbacks))
         ):
@@ -221,13 +212,7 @@ class FMRanker(ByIds):
 
     def _joined(self, X: pd.DataFrame, users: Any, items: Any) -> pd.DataFrame:
         """The interactions with what is said of their users and items."""
-        if X.columns.nlevels > 1:
-            raise ValueError(f"X must have plain column names, got pairs or longer such as {X.columns[0]!r}")
-        for column in (self.user, self.item):
-            if column not in X.columns:
-                raise ValueError(f"X has no column {column!r}, only {list(X.columns)}")
-            if X[column].isna().any():
-                raise ValueError(f"{int(X[column].isna().sum())} values of {column!r} are missing; drop these rows")
+        self._check_ids(X)
         for side, column, name in ((users, self.user, "users"), (items, self.item, "items")):
             if side is None:
                 continue

@@ -16,7 +16,6 @@ from sklearn.utils.validation import check_is_fitted
 from .. import encoders
 from .._kernels import csr
 from ..encoders.tables import is_frame
-from ..model import FMParams
 from ..solvers import DivergenceError, Problem, make_solver
 from ..solvers.engine import Training, advice, far_above, norms, scale_of
 from ..solvers.problem import HALVINGS, mean_loss, warn
@@ -93,9 +92,10 @@ def _open_session(model: Any, X: Any, y: Any, sample_weight: Any, classes: Any) 
     try:
         if hasattr(model, "params_"):
             first = model.params_[0] if isinstance(model.params_, tuple) else model.params_
-            if first.n_factors != model.n_factors:
+            if first.n_factors != model._rank or first.V.shape[1] != model._family().blocks * model._rank:
                 raise ValueError(
-                    f"the model was fitted with n_factors={first.n_factors}, which is now {model.n_factors}: fit anew"
+                    f"the model was fitted with n_factors={first.n_factors}, which is now {model._rank}, or is of another "
+                    "order: fit anew"
                 )
             rows, y, weight = _more(model, X, y, sample_weight)
             params = model.params_ if isinstance(model.params_, tuple) else (model.params_,)
@@ -161,7 +161,7 @@ def _more(model: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Rows, Any, ND
         first = model.params_[0] if isinstance(model.params_, tuple) else model.params_
         return check_csr(model._encode_flat(X), dtype=first.dtype), y, weight
     if not isinstance(model.encoder_, encoders.FrameEncoder):
-        return check_csr(model.encoder_.transform(X)), y, weight
+        return model._scaled(check_csr(model.encoder_.transform(X))), y, weight
     statistics = [name for name, c in model.encoder_.columns_.items() if isinstance(c.encoder, encoders.TargetStats)]
     told = model.encoder_.transform(X, columns=statistics) if statistics else None
     model.encoder_.partial_fit(X, y)
@@ -171,7 +171,7 @@ def _more(model: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Rows, Any, ND
         told.resize(encoded.shape)
         encoded = encoded + told
     _grow(model)
-    return check_csr(encoded), y, weight
+    return model._scaled(check_csr(encoded)), y, weight
 
 
 def _grow(model: Any) -> None:
@@ -181,10 +181,10 @@ def _grow(model: Any) -> None:
     params = model.params_ if several else (model.params_,)
     if params[0].n_features == n:
         return
-    grown = tuple(p.grow(n, start=buckets) for p in params)
+    grown = tuple(p.grow(n, start=buckets, fields=model.encoder_.fields_) for p in params)
     if getattr(model, "_session", None) is not None:
         for training in model._session.trainings:
-            training.grow(n, buckets)
+            training.grow(n, buckets, grown[0].family)
     model.params_ = grown if several else grown[0]
 
 
@@ -251,8 +251,9 @@ def _refresh(model: Any, features: NDArray[Any]) -> None:
     for params, training in zip(model.params_ if several else (model.params_,), model._session.trainings, strict=True):
         rows = training.table.copy(features)
         params.w[features] = rows.w * rows.w.dtype.type(units.scale)
-        params.V[features] = rows.V * rows.V.dtype.type(np.sqrt(units.scale))
-        updated.append(FMParams(units.centre + units.scale * rows.w0, params.w, params.V))
+        params.V[features] = rows.V * units.roots(params.family, params.n_factors).astype(rows.V.dtype)
+        w0 = units.centre + units.scale * rows.w0
+        updated.append(replace(params, w0=w0, field_weights=rows.field_weights))
     model.params_ = tuple(updated) if several else updated[0]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..model import FMParams, Posterior
+from ..model import Family, FMParams, Posterior
 
 __all__ = ["Units"]
 
@@ -37,20 +37,30 @@ class Units:
     def l2_factors(self) -> float:
         return self.scale ** (1 - self.power)
 
+    def roots(self, family: Family, n_factors: int) -> Any:
+        """What the factors are divided by: each number of a feature's by the root of the order it has a part in."""
+        return np.repeat([self.scale ** (1 / order) for order in family.orders], n_factors)
+
+    def l2_of_blocks(self, family: Family) -> tuple[float, ...]:
+        """What `l2_factors` is to be multiplied by for each vector of a feature."""
+        return tuple(self.scale ** (2 / order - 1) for order in family.orders)
+
     def into(self, params: FMParams, dtype: Any) -> FMParams:
         """Parameters in the target's own units as training sees them: a copy."""
-        w, V = params.w / self.scale, params.V / np.sqrt(self.scale)
-        return FMParams((params.w0 - self.centre) / self.scale, w.astype(dtype), V.astype(dtype))
+        w, V = params.w / self.scale, params.V / self.roots(params.family, params.n_factors)
+        r = None if params.field_weights is None else params.field_weights.astype(dtype)
+        w0 = (params.w0 - self.centre) / self.scale
+        return replace(params, w0=w0, w=w.astype(dtype), V=V.astype(dtype), field_weights=r)
 
     def out_of(self, found: FMParams | Posterior) -> FMParams | Posterior:
         """What training found in the target's own units; its arrays are used up."""
         scale, root = self.scale, np.sqrt(self.scale)
         if scale != 1:
             V, w = found.V, found.w
-            V *= V.dtype.type(root)
+            V *= self.roots(found.family, found.n_factors).astype(V.dtype) if isinstance(found, FMParams) else root
             w *= w.dtype.type(scale)
         if isinstance(found, FMParams):
-            return FMParams(self.centre + scale * found.w0, found.w, found.V)
+            return replace(found, w0=self.centre + scale * found.w0)
         each = np.append(np.full(found.mean.shape[-1] - 1, root), scale)
         return replace(
             found,

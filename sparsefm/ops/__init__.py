@@ -2,5 +2,6 @@
 
 from .csr import bi_interaction, fm
 from .dense import bi_interaction_dense, fm_dense
+from .family import anova, field_aware, field_weighted
 
-__all__ = ["bi_interaction", "bi_interaction_dense", "fm", "fm_dense"]
+__all__ = ["anova", "bi_interaction", "bi_interaction_dense", "field_aware", "field_weighted", "fm", "fm_dense"]

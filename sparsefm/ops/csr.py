@@ -43,7 +43,7 @@ try:
 except ImportError:  # it comes with torch's CUDA builds
     _triton = None  # type: ignore[assignment]
 
-__all__ = ["bi_interaction", "fm"]
+__all__ = ["bi_interaction", "check_bounds", "check_rows", "fm", "row_sparse", "scattered"]
 
 
 def fm(
@@ -117,18 +117,18 @@ def _rows(
     V: Tensor,
     sparse_grad: bool,
 ) -> Tensor:
-    data = _check_rows(indptr, indices, data, V)
+    data = check_rows(indptr, indices, data, V)
     if is_transformed():
         if not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(indices):
             with torch._C._DisableFuncTorch():  # else even copies of plain tensors come wrapped
-                _check_bounds(indptr, indices, V.shape[0])
+                check_bounds(indptr, indices, V.shape[0])
         return composed.forward(indptr, indices, data, w0, w, V)[0]
     if is_recorded(indptr, indices, data, w0, w, V):
         return cast(Tensor, torch.ops.sparsefm.fm(indptr, indices, data, w0, w, V))
     return cast(Tensor, _Rows.apply(indptr, indices, data, w0, w, V, sparse_grad))  # type: ignore[no-untyped-call]
 
 
-def _check_rows(indptr: Tensor, indices: Tensor, data: Tensor | None, V: Tensor) -> Tensor | None:
+def check_rows(indptr: Tensor, indices: Tensor, data: Tensor | None, V: Tensor) -> Tensor | None:
     """Refuses arrays that cannot be CSR rows of V's features; returns data in the type of V."""
     if (
         indptr.dim() != 1
@@ -156,7 +156,7 @@ def _check_rows(indptr: Tensor, indices: Tensor, data: Tensor | None, V: Tensor)
     return data if data.dtype == V.dtype else data.to(V.dtype)
 
 
-def _check_bounds(indptr: Tensor, indices: Tensor, n_features: int) -> None:
+def check_bounds(indptr: Tensor, indices: Tensor, n_features: int) -> None:
     """Refuses rows that would have a pass read or write outside its arrays; other devices than the CPU check for
     themselves."""
     if indices.device.type == "cpu":
@@ -196,7 +196,7 @@ def _forward(
     with_sums: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Scores, or without w0 and w the pairs by factor; and the sums that `_backward` wants, in the leaf's own form."""
-    _check_bounds(indptr, indices, V.shape[0])
+    check_bounds(indptr, indices, V.shape[0])
     if has_kernel(V):
         return _forward_kernel(indptr, indices, data, w0, w, V, with_sums)
     if V.is_cuda and _triton is not None:
@@ -220,7 +220,7 @@ def _backward(
     The kernels list each touched feature once, in ascending order; elsewhere there is one row an entry, since finding
     the distinct features would mean waiting for the device.
     """
-    _check_bounds(indptr, indices, V.shape[0])  # again: .data and .numpy() change tensors behind torch's back
+    check_bounds(indptr, indices, V.shape[0])  # again: .data and .numpy() change tensors behind torch's back
     if has_kernel(V):
         check_unchanged(sums, indptr.shape[0] - 1, w, V)
         return *_backward_kernel(d, indptr, indices, data, w, V, sums, needs_data, needs_parameters), True
@@ -405,26 +405,26 @@ class _Rows(torch.autograd.Function):
         g_w0 = total(d, w0) if needs_w0 else None
         if torch.is_grad_enabled() or is_transformed(d):  # somebody wants to differentiate this again, or a batch of it
             g_data, of_w, of_V = composed.backward(d, indptr, indices, data, w, V, None)
-            g_w = _scattered(indices, of_w, w) if needs_w else None
-            g_V = _scattered(indices, of_V, V) if needs_V else None
+            g_w = scattered(indices, of_w, w) if needs_w else None
+            g_V = scattered(indices, of_V, V) if needs_V else None
             return None, None, g_data if needs_data else None, g_w0, g_w, g_V, None
         found = _backward(d, indptr, indices, data, w, V, ctx.sums, needs_data, needs_w or needs_V)
         values, features, *rows, ascending = found
         if ctx.sparse and features is not None:
             features = features[None]
-        made: Any = functools.partial(_row_sparse, ascending=ascending) if ctx.sparse else _scattered
+        made: Any = functools.partial(row_sparse, ascending=ascending) if ctx.sparse else scattered
         g_w = made(features, rows[0], w) if needs_w else None
         g_V = made(features, rows[1], V) if needs_V else None
         return None, None, values if needs_data else None, g_w0, g_w, g_V, None
 
 
-def _row_sparse(features: Any, rows: Any, like: Tensor, ascending: bool) -> Tensor:
+def row_sparse(features: Any, rows: Any, like: Tensor, ascending: bool) -> Tensor:
     if rows.dim() != like.dim():
         rows = rows.reshape(rows.shape[0], *like.shape[1:])
     return torch.sparse_coo_tensor(features, rows, like.shape, check_invariants=False, is_coalesced=ascending or None)
 
 
-def _scattered(features: Any, rows: Any, like: Any) -> Tensor:
+def scattered(features: Any, rows: Any, like: Any) -> Tensor:
     """Zeros of the shape of `like`, with the rows added where they belong; differentiable in them."""
     zeros: Tensor = like.new_zeros(like.shape)
     rows = rows.reshape(rows.shape[0], *like.shape[1:])
@@ -451,7 +451,7 @@ def _fm_op(indptr: Tensor, indices: Tensor, data: Any, w0: Any, w: Any, V: Tenso
         check_parameters(w0, w, V)
     elif w0 is not None or w is not None:
         raise ValueError("w0 and w go together: pass both for scores, or neither for pairs by factor")
-    data = _check_rows(indptr, indices, data, V)
+    data = check_rows(indptr, indices, data, V)
     return _forward(indptr, indices, data, w0, w, V, False)[0]
 
 
@@ -465,14 +465,14 @@ def _fm_backward_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Dense gradients; without w the second is empty."""
     check_factors(V)
-    data, n_rows = _check_rows(indptr, indices, data, V), indptr.shape[0] - 1
+    data, n_rows = check_rows(indptr, indices, data, V), indptr.shape[0] - 1
     if d.shape != ((n_rows,) if w is not None else (n_rows, V.shape[1])) or d.dtype != V.dtype:
         raise ValueError(f"d must be shaped like the result and of {V.dtype}; got shape {tuple(d.shape)} of {d.dtype}")
     zero = None if w is None else V.new_zeros(())
     sums = _forward(indptr, indices, data, zero, w, V, True)[1]
     g_data, features, g_w, g_V, _ = _backward(d, indptr, indices, data, w, V, cast(Tensor, sums), True, True)
-    dense_w = V.new_empty(0) if w is None else _scattered(features, g_w, w)
-    return cast(Tensor, g_data), dense_w, _scattered(features, g_V, V)
+    dense_w = V.new_empty(0) if w is None else scattered(features, g_w, w)
+    return cast(Tensor, g_data), dense_w, scattered(features, g_V, V)
 
 
 def _fm_backward_fake(
@@ -512,9 +512,9 @@ def _fm_backward_op_backward(ctx: Any, *grads: Any) -> Any:
         leaves: Any = [None if each is None else each.detach().requires_grad_() for each in (saved[0], *saved[3:])]
         d, data, w, V = leaves
         g_data, g_w, g_V = composed.backward(d, indptr, indices, data, w, V, None)
-        outputs, wanted = [g_data, _scattered(indices, g_V, V)], [grads[0], grads[2]]
+        outputs, wanted = [g_data, scattered(indices, g_V, V)], [grads[0], grads[2]]
         if w is not None:
-            outputs.append(_scattered(indices, g_w, w))
+            outputs.append(scattered(indices, g_w, w))
             wanted.append(grads[1])
         inputs = [each for each in (d, data, w, V) if each is not None]
         found = iter(torch.autograd.grad(outputs, inputs, wanted, allow_unused=True))

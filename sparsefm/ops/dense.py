@@ -37,7 +37,7 @@ from .kernels import (
     wide,
 )
 
-__all__ = ["bi_interaction_dense", "fm_dense"]
+__all__ = ["bi_interaction_dense", "converted", "fm_dense"]
 
 
 def fm_dense(x: Tensor, w0: Tensor, w: Tensor, V: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def fm_dense(x: Tensor, w0: Tensor, w: Tensor, V: Tensor) -> Tensor:
     tensor(141.5000)
     """
     check_parameters(w0, w, V)
-    x = _converted(x, V)
+    x = converted(x, V)
     if V.dtype != x.dtype:
         return fm_dense(x, wide(w0), wide(w), wide(V)).to(V.dtype)
     if is_transformed() or is_recorded(x, w0, w, V):
@@ -79,12 +79,12 @@ def bi_interaction_dense(x: Tensor, V: Tensor) -> Tensor:
     tensor([120.,  50.])
     """
     check_factors(V)
-    x = _converted(x, V)
+    x = converted(x, V)
     with full_precision(V):
         return _pairs(x, wide(V)).to(V.dtype)
 
 
-def _converted(x: Tensor, V: Tensor) -> Tensor:
+def converted(x: Tensor, V: Tensor) -> Tensor:
     """x in the type to compute in, that of V unless V is of half precision; refuses what does not fit V."""
     if x.dim() < 1 or x.shape[-1] != V.shape[0]:
         raise ValueError(

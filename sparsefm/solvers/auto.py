@@ -59,7 +59,7 @@ class Auto(BaseEstimator):  # type: ignore[misc]
         if problem.resume is not None:
             raise ValueError("resume goes on from the checkpoint of a solver that wrote one; solver='auto' does not")
         rows = problem.rows
-        width = rows.n_features * (2 * problem.n_factors + 8) * rows.dtype.itemsize
+        width = rows.n_features * (2 * problem.family.blocks * problem.n_factors + 8) * rows.dtype.itemsize
         rowwise = width > _LARGE
         counted = np.arange(rows.n_rows) if problem.weight is None else np.flatnonzero(problem.weight > 0)
         if len(counted) < _FEWEST:

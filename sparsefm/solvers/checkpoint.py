@@ -32,6 +32,8 @@ def save(run: Any, path: Any) -> None:
         mean = getattr(run, name)
         if mean is not None:
             arrays |= {f"{name}.w0": np.array([mean.w0]), f"{name}.w": mean.w, f"{name}.V": mean.V}
+            if mean.field_weights is not None:
+                arrays[f"{name}.r"] = mean.field_weights
     at = {key: value if np.isfinite(value) else None for key, value in vars(run.at).items()}
     rates = [run.training.rate, run.training.bias_rate]
     meta = {"checkpoint": _FORMAT, "fingerprint": run.fingerprint, "at": at, "rates": rates}
@@ -60,7 +62,8 @@ def restore(run: Any, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> 
     for name in _MEANS:
         if f"{name}.w0" in arrays:
             w0, w, V = (arrays[f"{name}.{part}"] for part in ("w0", "w", "V"))
-            setattr(run, name, FMParams(float(w0[0]), np.array(w), np.array(V)))
+            r = np.array(arrays[f"{name}.r"]) if f"{name}.r" in arrays else None
+            setattr(run, name, FMParams(float(w0[0]), np.array(w), np.array(V), table.family, r))
     if "slot" in arrays:
         run.slot.fill(arrays["slot"], arrays["slot_bias"])
     else:
@@ -72,12 +75,14 @@ def fingerprint(problem: Problem, method: Any) -> str:
     free = ("max_iter", "checkpoint", "checkpoint_epochs", "checkpoint_minutes")
     said = {key: value for key, value in vars(method).items() if key not in free}
     plain = ("loss", "w0", "n_factors", "l2_linear", "l2_prior", "init_std", "seed", "early_stopping", "shape")
-    said |= {key: getattr(problem, key) for key in (*plain, "judged_by")}
+    said |= {key: getattr(problem, key) for key in (*plain, "judged_by", "l2_of_blocks")}
+    own = problem.family
+    said["family"] = (own.kind, own.order, own.shared, own.n_fields)
     said["l2_factors"] = float(problem.l2_factors) if np.ndim(problem.l2_factors) == 0 else None
     digest = hashlib.blake2b(repr((dispatch.ISA, sorted(said.items()))).encode(), digest_size=16)
     start = () if problem.start is None else (problem.start.w, problem.start.V)
     parts = (problem.rows, problem.y, problem.weight, problem.l2_factors, problem.bucket, *(problem.evaluation or ()))
-    for part in (*parts, *start):
+    for part in (*parts, *start, own.fields, problem.start and problem.start.field_weights):
         for array in (part.indptr, part.indices, part.data) if isinstance(part, Rows) else (part,):
             if isinstance(array, np.ndarray):
                 digest.update(repr((array.shape, array.dtype)).encode())
@@ -116,13 +121,15 @@ def _check(run: Any, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> N
     ):
         raise persistence.ModelFileError("resume: the checkpoint's description is malformed")
     table = run.training.table
-    n, k = table.n_features, table.n_factors
+    n, k, r = table.n_features, table.width, table.field_weights
     shapes: dict[str, tuple[int, ...]] = {"table": table.array.shape, "bias": table.bias.shape}
     if run.problem.early_stopping:
         shapes |= {"slot": table.array.shape, "slot_bias": table.bias.shape}
     for name, there in (("mean", at["averaged"] > 0), ("kept_mean", at["kept_averaged"] > 0)):
         if there:
             shapes |= {f"{name}.w0": (1,), f"{name}.w": (n,), f"{name}.V": (n, k)}
+            if r is not None:
+                shapes[f"{name}.r"] = r.shape
     for name in shapes.keys() | arrays.keys():
         array, dtype = arrays.get(name), np.dtype(np.float64) if name.endswith("w0") else table.dtype
         bits = table.layout == "compact" and name in ("table", "slot")  # pairs of bfloat16 are any float

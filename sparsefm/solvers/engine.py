@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from time import monotonic, perf_counter
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._kernels import adaptive, csr, dispatch
-from ..model import FMParams, Posterior
+from .._kernels import adaptive, csr, dispatch, family
+from .._kernels.dispatch import address
+from ..model import Family, FMParams, Posterior
 from ..model import score as model_score
 from ..validation import Rows
 from . import checkpoint
@@ -108,7 +109,7 @@ class Training:
                 self.rate = min(self.rate, _LONGEST / max(absolute, 1e-30))
         largest = float(np.finfo(rows.dtype).max) / 16  # a double beyond would be infinite in float32
         self.epsilon = min(method.epsilon * self.scale, largest)
-        self.table = Table(method.layout, rows.n_features, problem.n_factors, rows.dtype, self.epsilon)
+        self.table = Table(method.layout, rows.n_features, problem.n_factors, rows.dtype, self.epsilon, problem.family)
         self.counts = np.zeros(rows.n_features, np.float32)
         self.begin(problem)
         if counts is not None:
@@ -137,9 +138,9 @@ class Training:
             features = np.flatnonzero(self.counts)
         self._prepare(problem, features)
 
-    def grow(self, n_features: int, start: NDArray[Any]) -> None:
-        """Appends features; start: the one that each begins as, -1 for none."""
-        self.table.grow(n_features, start)
+    def grow(self, n_features: int, start: NDArray[Any], family: Family) -> None:
+        """Appends features; start: the one that each begins as, -1 for none; family: with their fields."""
+        self.table.grow(n_features, start, family)
         self.counts = np.concatenate([self.counts, np.zeros(n_features - len(self.counts), np.float32)])
 
     def _prepare(self, problem: Problem, features: NDArray[Any]) -> None:
@@ -152,7 +153,7 @@ class Training:
             features = np.flatnonzero(counts)
         for start in range(0, len(features), _CHUNK):
             some = features[start : start + _CHUNK]
-            self.table.admit(some, problem.init_std / self.scale**0.5, problem.seed)
+            self.table.admit(some, problem.init_std, problem.seed, self.scale**-0.5)
             share = 1 + problem.l2_prior / counts[some].astype(np.float64)
             l2_factors = problem.l2_factors if np.ndim(problem.l2_factors) == 0 else problem.l2_factors[some]
             self.table.strengthen(some, problem.l2_linear * share, l2_factors * share)
@@ -167,7 +168,7 @@ class Training:
         first row, where they are a piece of a stream."""
         method, table, rows = self.method, self.table, problem.rows
         steps, key = self.steps(epoch), order_seed(problem.seed, -epoch & 0xFFFFFFFF) & 0xFFFFFFFF
-        per_row = rows.nnz / rows.n_rows * (problem.n_factors + 4) + 16
+        per_row = rows.nnz / rows.n_rows * (table.width + 4) + 16
         if batches is None:
             order = np.arange(rows.n_rows, dtype=rows.indices.dtype)
             if method.shuffle:
@@ -185,6 +186,8 @@ class Training:
             some = order[start : start + size]
             if batches is not None:
                 part, bad = batches.run(table, some, steps, key)
+            elif problem.family.kind != "fm":
+                part, bad = self._member_epoch(problem, some, steps, key, first)
             else:
                 part, bad = adaptive.epoch(
                     table.array,
@@ -216,6 +219,52 @@ class Training:
             if problem.progress is not None and size < len(order):
                 problem.progress(epoch, min(1.0, (start + size) / len(order)))
         return total, -1
+
+    def _member_epoch(
+        self, problem: Problem, order: NDArray[Any], steps: tuple[float, ...], key: int, first: int
+    ) -> tuple[float, int]:
+        """The pass over some rows of a family that is not "fm"."""
+        own, table, rows, dropout = problem.family, self.table, problem.rows, self.method.dropout
+        l2_of = np.ones(table.kp, table.dtype)
+        if problem.l2_of_blocks is not None:
+            l2_of[: table.width] = np.repeat(problem.l2_of_blocks, table.n_factors)
+        result: tuple[float, int] = family.epoch_at(
+            dispatch.ISA,
+            rows.dtype.itemsize == 8,
+            rows.indices.itemsize == 8,
+            address(rows.indptr),
+            address(rows.indices),
+            address(rows.data),
+            rows.n_rows,
+            int(np.diff(rows.indptr).max(initial=0)),
+            rows.row_length,
+            address(problem.y),
+            address(problem.weight),
+            address(order),
+            len(order),
+            family.KINDS[own.kind],
+            own.order,
+            own.shared,
+            table.n_factors,
+            own.n_fields,
+            address(own.fields),
+            address(l2_of),
+            address(table.array),
+            table.n_features,
+            table.array.shape[1],
+            table.kp,
+            table.width,
+            address(table.bias),
+            address(problem.bucket) if dropout > 0 else 0,
+            dropout,
+            first,
+            table.optimiser,
+            steps,
+            LOSSES[problem.loss],
+            problem.shape,
+            key,
+        )
+        return result
 
     def halve(self) -> None:
         self.rate /= 2
@@ -398,6 +447,7 @@ class _Run:
         # a sum of squares is finite only if every parameter is
         with np.errstate(over="ignore"):
             finite = np.isfinite(params.w0**2 + np.vdot(params.w, params.w) + np.vdot(params.V, params.V))
+            finite &= params.field_weights is None or np.isfinite(params.field_weights).all()
         if not finite:
             raise DivergenceError(f"training diverged: its parameters are not finite. {self._advice()}")
         if at.halvings:
@@ -457,7 +507,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def _copied(params: FMParams) -> FMParams:
-    return FMParams(params.w0, params.w.copy(), params.V.copy())
+    return replace(params, w=params.w.copy(), V=params.V.copy())
 
 
 def _mean(mean: FMParams | None, params: FMParams, n: int) -> FMParams:
@@ -466,4 +516,9 @@ def _mean(mean: FMParams | None, params: FMParams, n: int) -> FMParams:
         return params
     for of_all, of_one in ((mean.w, params.w), (mean.V, params.V)):
         of_all += (of_one - of_all) / n
-    return FMParams(mean.w0 + (params.w0 - mean.w0) / n, mean.w, mean.V)
+    r, one = mean.field_weights, params.field_weights
+    return replace(
+        mean,
+        w0=mean.w0 + (params.w0 - mean.w0) / n,
+        field_weights=None if r is None or one is None else r + (one - r) / n,
+    )

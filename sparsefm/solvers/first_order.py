@@ -73,6 +73,14 @@ class _FirstOrder(BaseEstimator):  # type: ignore[misc]
                 f"{type(self).__name__} knows the losses {', '.join(LOSSES)}, not {problem.loss!r}, which needs "
                 "solver='mcmc'"
             )
+        name = type(self).__name__
+        if problem.family.kind != "fm" and self.batch_size not in (None, 1):
+            raise ValueError(
+                f"{name}(batch_size) must be None or 1 for machines that are not of second order or know fields, which "
+                f"train sample after sample; got {self.batch_size}"
+            )
+        if problem.family.kind != "fm" and self._layout() == "compact":
+            raise ValueError(f"{name}(storage='bf16') is for machines of second order without fields")
         return Method(
             layout=self._layout(),
             learning_rate=self.learning_rate,
@@ -94,7 +102,7 @@ class _FirstOrder(BaseEstimator):  # type: ignore[misc]
     def _batch_size(self, problem: Problem) -> int:
         if self.batch_size is not None:
             return self.batch_size
-        if self.dropout > 0 or not self.shuffle or problem.rows.nnz < _WORTH_BATCHING:
+        if self.dropout > 0 or not self.shuffle or problem.rows.nnz < _WORTH_BATCHING or problem.family.kind != "fm":
             return 1
         return max(1, min(_BATCH, problem.rows.n_rows // _FEWEST_BATCHES))
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import log_ndtr
 from sklearn.exceptions import ConvergenceWarning
 
-from ..model import FMParams
+from ..model import PAIRS, Family, FMParams
 from ..validation import Relations, Rows
 
 __all__ = ["HALVINGS", "LOSSES", "DivergenceError", "Problem", "judge", "losses", "mean_loss", "warn"]
@@ -40,7 +40,7 @@ class Problem:
         (1/n) Σ_i s_i ℓ(y_i, score_i) + ½ Σ_j c_j (l2_linear · w_j² + l2_factors_j · ‖v_j‖²)
 
     with c_j = (n_j + l2_prior) / n and n_j the sum of the weights of the rows in which feature j is not zero; a feature
-    that never is has no penalty. w0 is not penalised.
+    that never is has no penalty. w0 is not penalised, and field weights are not.
     """
 
     rows: Rows
@@ -68,6 +68,9 @@ class Problem:
     recall: Callable[[list[dict[str, Any]]], None] | None = None  # called with the records of the epochs before it
     progress: Callable[[int, float], None] | None = None  # called within long epochs with the epoch and the share done
     fields: NDArray[np.int32] | None = None  # (n_features,) field of each column
+    family: Family = PAIRS
+    # what l2_factors is multiplied by for each vector of a feature, None: one
+    l2_of_blocks: tuple[float, ...] | None = None
     relations: Relations | None = None  # `rows` with the blocks beside them, for solvers that take these
     name_of: Callable[[int], str] = field(default=lambda j: f"column {j}")  # what errors call a feature
 

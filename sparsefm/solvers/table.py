@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._kernels import adaptive, dispatch, minibatch
-from ..model import FMParams, aligned_zeros, score
+from ..model import PAIRS, Family, FMParams, aligned_zeros, fill, score
 from ..validation import Rows
 
 __all__ = ["Slot", "Table"]
@@ -18,24 +19,29 @@ __all__ = ["Slot", "Table"]
 LAYOUTS = {"sgd": (0, 3), "adagrad": (1, 4), "rowwise": (2, 5), "adam": (3, 7), "ftrl": (4, 5), "compact": (5, 5)}
 _W, _L2_LINEAR, _L2_FACTORS, _STATE = range(4)  # places in a tail
 _STILL = 1e30
-_LONGEST = 7  # tail
+_LONGEST = 7  # tail, and that of a field weight
 _CHUNK = 1 << 16  # features converted at a time
 _IN_MEMORY = 1 << 30  # bytes of a slot beyond which it is a file
 _LARGE = 1 << 26  # bytes of a table beyond which its memory is used again for what comes out of it
 
 
 class Table:
-    """One row a feature: factors, their state, weight, its strengths of L2 and its state; and a tail for the bias."""
+    """One row a feature: factors, their state, weight, its strengths of L2 and its state; and a tail for the bias, with
+    those of field weights behind it."""
 
-    def __init__(self, layout: str, n_features: int, n_factors: int, dtype: Any, epsilon: float) -> None:
-        self.layout, self.n_factors = layout, n_factors
+    def __init__(
+        self, layout: str, n_features: int, n_factors: int, dtype: Any, epsilon: float, family: Family = PAIRS
+    ) -> None:
+        self.layout, self.n_factors, self.family = layout, n_factors, family
+        self.width = family.blocks * n_factors  # numbers of a feature
         self.optimiser, tail = LAYOUTS[layout]
-        self.kp = -(-n_factors // 8) * 8
+        self.kp = -(-self.width // 8) * 8
         self.at = int(adaptive.tail_of(self.optimiser, self.kp))
         self._compact = layout == "compact"
         multiple = 16 if self._compact else 8
         self.array = aligned_zeros((n_features, -(-(self.at + tail) // multiple) * multiple), dtype)
-        self.bias = np.zeros(_LONGEST, dtype)
+        n_weights = family.n_fields**2 if family.kind == "fwfm" else 0
+        self.bias = np.zeros(_LONGEST * (1 + n_weights), dtype)
         self.admitted = np.zeros(n_features, dtype=bool)
         # what the state of a row, and of the bias, begins as where that is not zero
         self.fresh_state: dict[int, float] = {}
@@ -56,18 +62,30 @@ class Table:
     def w0(self) -> float:
         return float(self.bias[_W])
 
+    @property
+    def _pair_tails(self) -> NDArray[Any]:
+        """(n_fields, n_fields, 7), of which those at f ≤ g are used; empty without field weights."""
+        n = self.family.n_fields if len(self.bias) > _LONGEST else 0
+        return self.bias[_LONGEST:].reshape(n, n, _LONGEST)
+
+    @property
+    def field_weights(self) -> NDArray[Any] | None:
+        upper = np.triu(self._pair_tails[..., _W])
+        return np.ascontiguousarray(upper + np.triu(upper, 1).T) if upper.size else None
+
     def clear(self) -> None:
         self.array[...] = 0
         self.bias[...] = 0
         self.admitted[:] = False
 
-    def admit(self, features: NDArray[Any], init_std: float, seed: int) -> None:
-        """Gives starting factors to those of the features that have had none. One never admitted scores zero."""
+    def admit(self, features: NDArray[Any], init_std: float, seed: int, scale: float = 1.0) -> None:
+        """Gives starting factors, scale times those of `model.init`, to those of the features that have had none. One
+        never admitted scores zero."""
         fresh = features[~self.admitted[features]]
         self.admitted[fresh] = True
         for place, value in self.fresh_state.items():
             self.array[fresh, self.at + place] = value
-        adaptive.fill_uniform(self.array, self.n_factors, fresh, init_std, seed, self._compact)
+        fill(self.array, self.n_factors, fresh, self.family, init_std, seed, scale, self._compact)
 
     def strengthen(self, features: NDArray[Any], l2_linear: Any, l2_factors: Any) -> None:
         """Sets the strengths of L2 of some features."""
@@ -88,17 +106,21 @@ class Table:
         if self.layout == "ftrl":  # whose weights follow from their state
             root = self.fresh_state[_STATE + 1]
             self.array[:, self.at + _STATE] = -params.w * root / rate - np.sign(params.w) * l1
+        if params.field_weights is not None:
+            self._pair_tails[..., _W] = params.field_weights
         for start in range(0, self.n_features, _CHUNK):
             V = params.V[start : start + _CHUNK]
             if self._compact:
                 bits = np.ascontiguousarray(V, np.float32).view(np.uint32)
                 halves = self.array[start : start + _CHUNK].view(np.uint16)
-                halves[:, : self.n_factors] = (bits.astype(np.uint64) + 0x8000) >> 16
+                halves[:, : self.width] = (bits.astype(np.uint64) + 0x8000) >> 16
             else:
-                self.array[start : start + _CHUNK, : self.n_factors] = V
+                self.array[start : start + _CHUNK, : self.width] = V
 
-    def grow(self, n_features: int, start: NDArray[Any]) -> None:
-        """Appends rows; start: for each feature the row it begins as, -1 for one never seen."""
+    def grow(self, n_features: int, start: NDArray[Any], family: Family) -> None:
+        """Appends rows; start: for each feature the row it begins as, -1 for one never seen; family: with their
+        fields."""
+        self.family = family
         present = self.n_features
         array = aligned_zeros((n_features, self.array.shape[1]), self.dtype)
         array[:present] = self.array
@@ -124,21 +146,27 @@ class Table:
 
     def view(self) -> FMParams:
         """The parameters where they are; not of a compact table."""
-        return FMParams(self.w0, self.array[:, self.at], self.array[:, : self.n_factors])
+        return self._params(self.array[:, self.at], self.array[:, : self.width])
 
     def copy(self, features: Any = slice(None)) -> FMParams:
         """The parameters, or those of some features, in arrays of their own."""
         rows = self.array[features]
         w = np.ascontiguousarray(rows[:, self.at])
         if self._compact:
-            return FMParams(self.w0, w, _widened(rows, self.n_factors))
-        V = aligned_zeros((len(rows), self.n_factors), self.dtype)
-        V[...] = rows[:, : self.n_factors]
-        return FMParams(self.w0, w, V)
+            return self._params(w, _widened(rows, self.width))
+        V = aligned_zeros((len(rows), self.width), self.dtype)
+        V[...] = rows[:, : self.width]
+        return self._params(w, V, features)
+
+    def _params(self, w: NDArray[Any], V: NDArray[Any], features: Any = slice(None)) -> FMParams:
+        family = self.family
+        if family.fields is not None:
+            family = replace(family, fields=np.ascontiguousarray(family.fields[features]))
+        return FMParams(self.w0, w, V, family, self.field_weights)
 
     def unpack(self) -> FMParams:
         """The parameters in separate arrays, in the memory of the table, which is used up."""
-        n, k, stride = self.n_features, self.n_factors, self.array.shape[1]
+        n, k, stride = self.n_features, self.width, self.array.shape[1]
         if stride < k or self.array.nbytes < _LARGE:
             return self.copy()
         w = np.ascontiguousarray(self.array[:, self.at])
@@ -154,7 +182,7 @@ class Table:
         dtype, size = self.dtype, n * k * self.dtype.itemsize
         del self.array, flat, rows, some
         block.resize(offset + size, refcheck=False)  # nothing else refers to it
-        return FMParams(self.w0, w, block[offset:].view(dtype).reshape(n, k))
+        return self._params(w, block[offset:].view(dtype).reshape(n, k))
 
     @property
     def by_rate(self) -> NDArray[Any]:
@@ -170,7 +198,9 @@ class Table:
 
     def start_bias(self, w0: float, rate: float, epsilon: float) -> None:
         self.bias[_W] = w0
+        self._pair_tails[..., _W] = 1
         if self.layout == "adam":
+            self._pair_tails[..., _STATE : _STATE + 2] = 1
             self.bias[_STATE : _STATE + 2] = 1
         elif self.layout == "ftrl":
             self.bias[_STATE : _STATE + 2] = -w0 * epsilon**0.5 / rate, epsilon**0.5
