@@ -13,6 +13,7 @@ if sys.platform == "win32":
 else:
     FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-g0", "-Wno-unknown-warning-option"]
     FLAGS += ["-Wno-psabi"]  # gcc notes that passing wide vectors differs between its versions; ours stay inside
+    FLAGS += ["-fno-asynchronous-unwind-tables"]  # nothing is thrown through C, and nobody debugs a wheel
     FLAGS += ["-Wno-discarded-qualifiers"]  # in the code Cython writes for const buffers
 
 _BODIES = ("instances", "rows", "fm", "dense", "losses", "steps", "adaptive", "team", "minibatch", "rowsteps")
@@ -45,7 +46,7 @@ def extension(name, headers):
         define_macros=[("Py_LIMITED_API", "0x030B0000")],
         py_limited_api=True,
         extra_compile_args=FLAGS,
-        extra_link_args=["-s"] if sys.platform == "linux" else [],  # nobody debugs a wheel
+        extra_link_args=["-s"] if sys.platform == "linux" else [],
     )
 
 

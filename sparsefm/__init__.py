@@ -1,7 +1,8 @@
 """sparsefm: factorization machines on sparse data.
 
 Read data (`datasets`), split it (`splits`), encode it (`FrameEncoder` and its columns), fit an estimator
-(`FMRegressor`, `FMClassifier`, `FMOrdinal`, and `FFM…` and `FwFM…` of those that know fields), judge it (`metrics`), recommend, save and `load`.
+(`FMRegressor`, `FMClassifier`, `FMOrdinal`, and `FFM…` and `FwFM…` of those that know fields), judge it (`metrics`),
+recommend, save and `load`.
 Rankings from interactions are fitted by `FMRanker`, `Popularity` and `EASE` and judged by `evaluation`.
 """
 

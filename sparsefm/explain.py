@@ -5,8 +5,8 @@ With S_f = Σ_{j in f} x_j v_j of the non-zeros of a row in field f, the score i
     w0 + Σ_f Σ_{j in f} w_j x_j + Σ_{f<g} ⟨S_f, S_g⟩ + Σ_f ½ (‖S_f‖² − Σ_{j in f} x_j² ‖v_j‖²)
 
 and with each column for a field of its own it is the definition. Of draws every part is the mean over them, and the
-parts add up to the mean score. Of the family's other members each set of columns of a row is a part, those of a field added
-up afterwards. All sums are in float64.
+parts add up to the mean score. Of the family's other members each set of columns of a row is a part, those of a field
+added up afterwards. All sums are in float64.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ def _family_parts(params: FMParams, rows: Rows) -> Parts:
     n_lines = sum(times * sum(comb(n, size) for size in range(family.order + 1)) for n, times in counts.items())
     if n_lines > _MOST_LINES:
         raise ValueError(
-            f"{rows.n_rows} rows with up to {lengths.max()} columns each have {n_lines:,} parts of up to {family.order} "
-            f"columns, more than {_MOST_LINES:,}: explain fewer rows"
+            f"{rows.n_rows} rows with up to {lengths.max()} columns each have {n_lines:,} parts of up to "
+            f"{family.order} columns, more than {_MOST_LINES:,}: explain fewer rows"
         )
     w, V = params.w.astype(np.float64), params.V
     row, members, value = [], [], []
@@ -184,7 +184,8 @@ def _family_parts(params: FMParams, rows: Rows) -> Parts:
     size_of = (every >= 0).sum(axis=1)
     order = np.argsort(size_of > 1, kind="stable")
     every = every[order]
-    of_row, values = np.concatenate(row)[order].astype(np.int64), np.concatenate(value)[order]
+    of_row = np.concatenate(row)[order].astype(np.int64)
+    values: NDArray[np.float64] = np.concatenate(value)[order]
     return Parts(params.w0, of_row, every[:, 0], every[:, 1], values, every[:, 2:])
 
 
@@ -196,7 +197,7 @@ def _by_field(found: Parts, fields: _Ints) -> Parts:
     linear = members[:, 1] < 0
     keys, place = np.unique(np.column_stack([~linear, found.row, members]), axis=0, return_inverse=True)
     value = np.bincount(place.ravel(), found.value, len(keys))
-    return Parts(found.intercept, keys[:, 1], keys[:, 2], keys[:, 3], value, keys[:, 4:])
+    return Parts(found.intercept, keys[:, 1], keys[:, 2], keys[:, 3], value.astype(np.float64), keys[:, 4:])
 
 
 def explanation(
@@ -288,7 +289,8 @@ def importance(params: FMParams | Posterior, X: Any, *, fields: Any, encoder: An
         seen += count
         squares += own_squares + off**2 * (start * n / (start + n))
         mean += off * (n / (start + n))
-    rest, members = np.arange(len(mean)), []
+    rest = np.arange(len(mean))
+    members: list[_Ints] = []
     for _ in range(size - 1):
         rest, last = np.divmod(rest, width)
         members.insert(0, last - 1)

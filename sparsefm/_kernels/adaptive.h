@@ -3,12 +3,12 @@
 
 LOCAL void FN(epoch)(epoch_args *a, const step_args *step) {
     const int nvec = (int)(a->kp / W), unit = a->data == NULL && a->dropout == 0;
-#define EPOCH(N, K, O, U) FN(epoch_rows)(N, K, O, U, 0, a, step)
-#define EPOCH_OF(O)                                  \
-    do {                                             \
-        if (unit) FOR_FEW_RANKS(nvec, EPOCH, O, 1)   \
-        else FOR_FEW_RANKS(nvec, EPOCH, O, 0)        \
+#define EPOCH(N, K, O)                                                    \
+    do { /* of a known rank a loop for values of one and another for all */ \
+        if ((K) && unit) FN(epoch_rows)(N, K, O, 1, 0, a, step);          \
+        else FN(epoch_rows)(N, K, O, (K) ? 0 : unit, 0, a, step);         \
     } while (0)
+#define EPOCH_OF(O) FOR_FEW_RANKS(nvec, EPOCH, O)
     FOR_OPTIMISER(step->optimiser, EPOCH_OF)
 #undef EPOCH_OF
 #undef EPOCH

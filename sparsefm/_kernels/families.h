@@ -62,6 +62,7 @@ INLINE REAL FN(anova_block)(const int top, int all, const family_t *a, const REA
                             const REAL *x, ptrdiff_t n, REAL *sums, REAL *H) {
     REAL *kept = (REAL *)a->scratch;
     vec total = FN(zero)(), e[MAX_ORDER + 1];
+    memset(e, 0, sizeof e);
     for (ptrdiff_t f = 0; f < a->k; f += W) {
         const ptrdiff_t left = a->k - f;
         for (int s = 1; s <= top; s++) e[s] = FN(zero)();

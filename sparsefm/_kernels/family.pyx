@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-"""Bindings of family.h: scores, gradients and fused training of the members of the family beside the pairwise machine. They
-trust their input and take addresses, as fm.pyx's `_at` do; 0 is what None is for a view."""
+"""Bindings of family.h: scores, gradients and fused training of the members of the family beside the pairwise machine.
+
+They trust their input and take addresses, as fm.pyx's `_at` do; 0 is what None is for a view."""
 from libc.stdint cimport int32_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
 
@@ -93,8 +94,8 @@ HIGHEST_ORDER = MAX_ORDER
 def family_at(
     int isa, bint is_f64, bint is_i64, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t longest,
     size_t indptr, size_t indices, size_t data,
-    int kind, int order, bint shared, Py_ssize_t k, Py_ssize_t width, Py_ssize_t n_fields, size_t fields, size_t weights,
-    double w0, size_t w, Py_ssize_t w_stride, size_t V, Py_ssize_t v_stride, Py_ssize_t n_features,
+    int kind, int order, bint shared, Py_ssize_t k, Py_ssize_t width, Py_ssize_t n_fields, size_t fields,
+    size_t weights, double w0, size_t w, Py_ssize_t w_stride, size_t V, Py_ssize_t v_stride, Py_ssize_t n_features,
     size_t out, size_t sums, Py_ssize_t sums_stride, size_t d, size_t g_V, size_t g_data, size_t g_weights,
 ):
     """Scores of rows start … stop, none of which has more than `longest` entries, and with d their gradients."""
@@ -147,8 +148,9 @@ def epoch_at(
     size_t table, Py_ssize_t n_features, Py_ssize_t stride, Py_ssize_t kp, Py_ssize_t width, size_t bias,
     size_t bucket, double dropout, uint32_t first, int optimiser, tuple steps, int loss, double shape, uint32_t key,
 ):
-    """One pass as `adaptive.epoch` makes it, with a table whose rows hold all vectors of a feature (width numbers and zeros up to kp, l2_of what λ_v
-    of each is multiplied by) and a bias with the tails of the field weights behind it, PAIR_REALS each."""
+    """One pass as `adaptive.epoch` makes it, with a table whose rows hold all vectors of a feature (width numbers and
+    zeros up to kp, l2_of what λ_v of each is multiplied by) and a bias with the tails of the field weights behind it,
+    PAIR_REALS each."""
     cdef epoch_args a
     cdef step_args step
     cdef family_t f

@@ -213,5 +213,5 @@ enum { ISA_PLAIN = 0, ISA_BASE = 1, ISA_AVX2 = 2, ISA_AVX512 = 3 };
 
 /* What Cython writes behind this takes arrays apart and calls one of the instances: small before fast. */
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize ("O2")
+#pragma GCC optimize ("Os")
 #endif

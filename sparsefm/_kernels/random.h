@@ -8,6 +8,9 @@
 #define GOLDEN 0x9E3779B97F4A7C15ULL /* 2^64 / golden ratio: counters times it differ in all bits */
 
 /* Finaliser of splitmix64 (Steele, Lea & Flood 2014): a bijection whose output bits look independent. */
+#if defined(__GNUC__)
+__attribute__((always_inline)) /* in code that is compiled for size too */
+#endif
 static inline uint64_t mixed64(uint64_t z) {
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;

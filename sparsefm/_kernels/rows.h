@@ -47,9 +47,9 @@ enum { WHOLE = 0, MASKED = 1, HALF = 2 };
         }                                                     \
     } while (0)
 
-/* Calls FUNCTION(nvec, ...) with nvec a constant up to TILE, a variable above it. */
+/* Calls FUNCTION(nvec, ...) with nvec a constant up to TILE in vectors of float, a variable above it and elsewhere. */
 #define FOR_RANK(nvec, FUNCTION, ...)                  \
-    switch (nvec) {                                    \
+    switch (W == 1 || sizeof(REAL) == 8 ? -1 : (nvec)) { \
     case 0: FUNCTION(0, __VA_ARGS__); break;           \
     case 1: FUNCTION(1, __VA_ARGS__); break;           \
     case 2: FUNCTION(2, __VA_ARGS__); break;           \
@@ -95,12 +95,12 @@ INLINE void FN(store)(REAL *p, vec v) { memcpy(p, &v, sizeof v); }
 
 /* The first `left` lanes only, all of them if there are that many. */
 INLINE void FN(store_first)(REAL *p, vec v, ptrdiff_t left) {
-    if (left >= W) FN(store)(p, v);
+    if (W == 1 || left >= W) FN(store)(p, v);
     else memcpy(p, &v, left * sizeof(REAL));
 }
 
 INLINE vec FN(load_first)(const REAL *p, ptrdiff_t left) {
-    if (left >= W) return FN(load)(p);
+    if (W == 1 || left >= W) return FN(load)(p);
     REAL lanes[W] = {0};
     memcpy(lanes, p, left * sizeof(REAL));
     return FN(load)(lanes);

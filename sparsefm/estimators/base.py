@@ -6,7 +6,6 @@ import functools
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -625,8 +624,10 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
 
     @property
     def factors_(self) -> NDArray[Any]:
-        """(n_features, n_factors), for several classes (n_classes, n_features, n_factors). Of order m a feature has m − 1
-        times n_factors numbers, those of order 2 first; field-aware n_fields times."""
+        """(n_features, n_factors), for several classes (n_classes, n_features, n_factors).
+
+        Of order m a feature has m − 1 times n_factors numbers, those of order 2 first; field-aware n_fields times.
+        """
         return np.asarray(_each(self.params_, lambda p: p.V))
 
     @property

@@ -17,8 +17,9 @@ class FFMRegressor(FMRegressor):
 
         score(x) = w0 + Σ_j w_j x_j + Σ_{j<l} ⟨v_j[field of l], v_l[field of j]⟩ x_j x_l
 
-    A feature has a vector for each field that it may meet, so that a row of n non-zeros costs O(n · n_fields · n_factors)
-    and few factors do. The objective is FMRegressor's, with ‖v_j‖² over all vectors of a feature.
+    A feature has a vector for each field that it may meet, so that a row of n non-zeros costs
+    O(n · n_fields · n_factors) and few factors do. The objective is FMRegressor's, with ‖v_j‖² over all vectors of a
+    feature.
 
     Parameters
     ----------
@@ -171,7 +172,8 @@ class FwFMRegressor(FMRegressor):
         score(x) = w0 + Σ_j w_j x_j + Σ_{j<l} r[field of j, field of l] ⟨v_j, v_l⟩ x_j x_l
 
     One vector a feature and a number r for each pair of fields, which begins at one and is learned: as small as a
-    factorization machine, nearly as apt as a field-aware one where fields differ in how they interact. r is not penalised.
+    factorization machine, nearly as apt as a field-aware one where fields differ in how they interact. r is not
+    penalised.
 
     Parameters
     ----------

@@ -94,8 +94,8 @@ def _open_session(model: Any, X: Any, y: Any, sample_weight: Any, classes: Any) 
             first = model.params_[0] if isinstance(model.params_, tuple) else model.params_
             if first.n_factors != model._rank or first.V.shape[1] != model._family().blocks * model._rank:
                 raise ValueError(
-                    f"the model was fitted with n_factors={first.n_factors}, which is now {model._rank}, or is of another "
-                    "order: fit anew"
+                    f"the model was fitted with n_factors={first.n_factors}, which is now {model._rank}, or is of "
+                    "another order: fit anew"
                 )
             rows, y, weight = _more(model, X, y, sample_weight)
             params = model.params_ if isinstance(model.params_, tuple) else (model.params_,)

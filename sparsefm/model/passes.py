@@ -138,8 +138,8 @@ def _padded(n_factors: int) -> int:
 def gradient(params: FMParams, X: Any, d: Any, *, n_threads: int | None = None) -> Gradient:
     """Gradient of Σ_i d_i · score_i, with d (n_rows,) the derivative of your loss by the scores.
 
-    Costs about two more passes over the non-zeros; nothing of length n_features is allocated, but for other families than
-    "fm" a row of V for each non-zero. The same bits at any n_threads.
+    Costs about two more passes over the non-zeros; nothing of length n_features is allocated, but for other families
+    than "fm" a row of V for each non-zero. The same bits at any n_threads.
 
     >>> import numpy as np
     >>> params = FMParams(0.5, np.array([1.0, 2.0]), np.array([[3.0], [4.0]]))
@@ -196,7 +196,7 @@ def gradient(params: FMParams, X: Any, d: Any, *, n_threads: int | None = None) 
 
 
 def polynomials(params: FMParams, rows: Rows, n_threads: int | None) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Of "anova" the scores without w0, and e_1 … e_t of each vector of the rows, (n_rows, Σ t · n_factors), t its order."""
+    """Of "anova" the scores without w0, and e_1 … e_t of each vector, (n_rows, Σ t · n_factors), t being its order."""
     own = params.family
     tops = [own.order] if own.shared else own.orders
     out = np.empty(rows.n_rows, params.dtype)
