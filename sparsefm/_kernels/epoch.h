@@ -36,7 +36,7 @@ typedef struct {
     ptrdiff_t n_features, stride, kp;
     void *sums; /* scratch (kp,) aligned */
     void *bias; /* INOUT (STATE_AT + 4,), the tail of the bias, and behind it those of field weights */
-    family_t *family;     /* of which `weights` are in those tails; NULL: pairs */
+    family_t *family;     /* of which the parameters are in the table and those tails; NULL: pairs */
     const void *l2_of;    /* IN (kp,) what λ_v is multiplied by, of family */
     void *H;              /* scratch (longest row, kp) of zeros, of family */
     double bias_rate, bias_epsilon;
@@ -87,6 +87,11 @@ INLINE void FN(update_row)(const int nvec, const int known, const int optimiser,
 #undef GRADIENT
 }
 
+INLINE void FN(fetch_row)(const REAL *row, ptrdiff_t bytes) {
+    for (ptrdiff_t o = 0; o < bytes; o += 64) PREFETCH_WRITE((const char *)row + o);
+    PREFETCH_WRITE((const char *)row + bytes - 1);
+}
+
 /* The same of an entry of another family: h is the gradient of the score by z. */
 INLINE void FN(update_entry)(const int optimiser, REAL *row, ptrdiff_t kp, REAL x, REAL d, REAL s, const REAL *h,
                               const REAL *l2_of, const step_t *c) {
@@ -112,9 +117,16 @@ INLINE void FN(update_entry)(const int optimiser, REAL *row, ptrdiff_t kp, REAL 
 #undef GRADIENT
 }
 
-APART void FN(update_member)(int optimiser, REAL *row, ptrdiff_t kp, REAL x, REAL d, REAL s, const REAL *h, const REAL *l2_of,
-                             const step_t *c) {
-#define UPDATE(O) if ((O) != COMPACT) FN(update_entry)(O, row, kp, x, d, s, h, l2_of, c)
+/* All entries of a row; on the way those of a later row are fetched, one each. */
+APART void FN(update_entries)(int optimiser, const epoch_args *a, const IDX *idx, const REAL *x, ptrdiff_t n, REAL d, REAL s,
+                              const step_t *c, const IDX *next, ptrdiff_t n_next) {
+    const ptrdiff_t kp = a->kp, bytes = (tail_at(optimiser, kp) + STATE_AT + 4) * (ptrdiff_t)sizeof(REAL);
+#define UPDATE(O)                                                                                       \
+    for (ptrdiff_t q = 0; q < (n > n_next ? n : n_next) && (O) != COMPACT; q++) {                       \
+        if (q < n_next) FN(fetch_row)((const REAL *)a->table + (ptrdiff_t)next[q] * a->stride, bytes);  \
+        if (q < n) FN(update_entry)(O, (REAL *)a->table + (ptrdiff_t)idx[q] * a->stride, kp, x ? x[q] : (REAL)1, d, s, \
+                                    (const REAL *)a->H + q * kp, (const REAL *)a->l2_of, c);            \
+    }
     FOR_OPTIMISER(optimiser, UPDATE)
 #undef UPDATE
 }
@@ -171,7 +183,7 @@ INLINE void FN(epoch_rows)(const int nvec, const int known, const int optimiser,
     const IDX *indptr = (const IDX *)a->indptr, *indices = (const IDX *)a->indices;
     const IDX *order = (const IDX *)a->order;
     const REAL *data = (const REAL *)a->data, *y = (const REAL *)a->y, *weight = (const REAL *)a->weight;
-    REAL *table = (REAL *)a->table, *sums = (REAL *)a->sums, *H = (REAL *)a->H;
+    REAL *table = (REAL *)a->table, *sums = (REAL *)a->sums;
     REAL bias[STATE_AT + 4]; /* in registers: from sample to sample everything waits for it */
     const ptrdiff_t stride = a->stride, kp = a->kp, row_length = a->row_length, n_samples = a->n_samples;
     const ptrdiff_t row_bytes = (tail_at(optimiser, kp) + STATE_AT + 4) * (ptrdiff_t)sizeof(REAL);
@@ -201,15 +213,15 @@ INLINE void FN(epoch_rows)(const int nvec, const int known, const int optimiser,
             PREFETCH_READ(y + r);
             if (weight) PREFETCH_READ(weight + r);
         }
+        const IDX *next = NULL;
+        ptrdiff_t n_next = 0;
         if (prefetch && i + ahead < n_samples) {
             const ptrdiff_t r = order[i + ahead];
             const ptrdiff_t from = row_length >= 0 ? r * row_length : indptr[r];
             const ptrdiff_t to = row_length >= 0 ? from + row_length : indptr[r + 1];
-            for (ptrdiff_t p = from; p < to; p++) {
-                const char *row = (const char *)(table + (ptrdiff_t)indices[p] * stride);
-                for (ptrdiff_t o = 0; o < row_bytes; o += 64) PREFETCH_WRITE(row + o);
-                PREFETCH_WRITE(row + row_bytes - 1);
-            }
+            next = indices + from;
+            n_next = to - from;
+            for (ptrdiff_t p = 0; p < (member ? 0 : n_next); p++) FN(fetch_row)(table + (ptrdiff_t)next[p] * stride, row_bytes);
         }
         const ptrdiff_t r = order[i];
         const ptrdiff_t p = row_length >= 0 ? r * row_length : indptr[r];
@@ -224,7 +236,7 @@ INLINE void FN(epoch_rows)(const int nvec, const int known, const int optimiser,
             idx = (const IDX *)a->kept_indices;
             x = (const REAL *)a->kept_data;
         }
-        const REAL score = bias[W_AT] + (member ? FN(linear_part)(&t, idx, x, n) + FN(meet)(a->family, &t, idx, x, n, NULL, H)
+        const REAL score = bias[W_AT] + (member ? (REAL)a->family->meet(a->family, idx, x, n, 0, NULL, a->H)
                                                 : FN(row_score)(nvec, optimiser == COMPACT ? HALF : WHOLE, unit, idx, x, n, &t, 0, sums, NULL, 0));
         if (!(score - score == 0)) {
             a->bad = r;
@@ -236,9 +248,7 @@ INLINE void FN(epoch_rows)(const int nvec, const int known, const int optimiser,
         const visit_t visit = FN(begin_row)(optimiser, bias, 0, &c0);
         FN(step_linear)(optimiser, bias, d, &visit, &c0);
         if (member) {
-            for (ptrdiff_t q = 0; q < n; q++)
-                FN(update_member)(optimiser, table + (ptrdiff_t)idx[q] * stride, kp, x ? x[q] : (REAL)1, d, s, H + q * kp,
-                                  (const REAL *)a->l2_of, &c);
+            FN(update_entries)(optimiser, a, idx, x, n, d, s, &c, next, n_next);
             if (a->family->kind == WEIGHTED) FN(update_pairs)(optimiser, a->family, (REAL *)a->bias + STATE_AT + 4, d, &c);
             continue;
         }

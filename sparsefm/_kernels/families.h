@@ -6,8 +6,9 @@
  *     AWARE      Σ_{j<l} ⟨z_j[f(l)], z_l[f(j)]⟩                                   Juan et al. 2016; a block for each field
  *     WEIGHTED   Σ_{j<l} r_{f(j) f(l)} ⟨z_j, z_l⟩                                 Pan et al. 2018
  *
- * `FN(meet)` returns it, and writes its gradient with respect to each z_j where wanted: ∂/∂v_j is x_j times that, and ∂/∂x_j
- * its product with v_j. Every other pass is a loop around this one.
+ * `FN(meet)` returns it with the linear part, and writes its gradient with respect to each z_j where wanted: ∂/∂v_j is x_j
+ * times that, and ∂/∂x_j its product with v_j. Every other pass is a loop around this one; it is called through a pointer, so
+ * that the loop's vectors may be wider than a block.
  *
  * ANOVA: e_s, the sum of the products of s different z, in its running form e_s += e_{s−1} z, s from t down. The gradient is
  * the same loop backwards: what stands before a feature (kept on the way) times what stands behind it. Taking the feature out
@@ -20,19 +21,28 @@
 
 enum { ANOVA, AWARE, WEIGHTED };
 #define MAX_ORDER 12
+#define AHEAD_BYTES 32768 /* of rows between prefetch and use: less than the first-level cache */
+#define AHEAD_ENTRIES 96  /* at most */
 
-typedef struct {
+typedef struct family family_t;
+typedef double meet_t(family_t *, const void *idx, const void *x, ptrdiff_t n, ptrdiff_t to_come, void *sums, void *H);
+
+struct family {
     int kind, order, shared;
-    ptrdiff_t k, width;    /* factors of a block, and of all blocks of a feature */
-    ptrdiff_t n_fields;    /* of AWARE and WEIGHTED */
-    const int32_t *fields; /* IN (n_features,) */
-    const void *weights;   /* IN (n_fields, n_fields) r, of which f ≤ g is read; each weights_stride reals behind the last */
+    ptrdiff_t k, width;          /* factors of a block, and reals from one row of H to the next */
+    ptrdiff_t n_fields;          /* of AWARE and WEIGHTED */
+    const int32_t *fields;       /* IN (n_features,) */
+    const void *w, *v;           /* IN parameters, strides in elements */
+    ptrdiff_t w_stride, v_stride;
+    const void *weights;         /* IN (n_fields, n_fields) r, of which f ≤ g is read; each weights_stride reals behind the last */
     ptrdiff_t weights_stride;
-    int32_t *places;       /* scratch (2 n_fields + longest row,), of which the first n_fields are −1 */
-    ptrdiff_t n_cells;     /* OUT fields of the last row; places + n_fields begins with them */
-    void *scratch;         /* scratch of family_scratch() reals */
-    void *products;        /* OUT (n_fields, n_fields), at f ≤ g what r multiplies, of the fields that the row has; or NULL */
-} family_t;
+    int32_t *places;             /* scratch (2 n_fields + longest row,), of which the first n_fields are −1 */
+    const void **rows;           /* scratch (longest row,) */
+    void *scratch;               /* scratch of family_scratch() reals */
+    ptrdiff_t n_cells;           /* OUT fields of the last row; places + n_fields begins with them */
+    void *products;              /* OUT (n_fields, n_fields), at f ≤ g what r multiplies, of the fields that the row has; or NULL */
+    meet_t *meet;                /* the instance whose vectors a block fills */
+};
 
 /* The widest vectors that a block of k fills. */
 static inline int family_isa(int isa, ptrdiff_t k) {
@@ -44,55 +54,150 @@ static inline ptrdiff_t pair_of(int32_t f, int32_t g, ptrdiff_t n_fields) {
 }
 
 static inline ptrdiff_t family_scratch(const family_t *f, ptrdiff_t longest) {
-    const ptrdiff_t cells = f->n_fields < longest ? f->n_fields : longest;
+    const ptrdiff_t cells = f->n_fields < longest ? f->n_fields : longest, padded = cells + 16;
     if (f->kind == ANOVA) return longest * f->order * 16;
-    return f->kind == AWARE ? cells * f->width : 2 * cells * f->k;
+    return f->kind == AWARE ? cells * f->width : cells * (2 * f->k + padded) + (f->k + 1) * padded;
 }
 #endif
 
-INLINE REAL FN(linear_part)(const params_t *t, const IDX *idx, const REAL *x, ptrdiff_t n) {
-    REAL sum = 0;
-    for (ptrdiff_t p = 0; p < n; p++) sum += (x ? x[p] : (REAL)1) * t->w[(ptrdiff_t)idx[p] * t->w_stride];
-    return sum;
+#define ROW_OF(p) ((const REAL *)a->v + (ptrdiff_t)idx[p] * a->v_stride)
+
+INLINE REAL FN(linear_part)(const family_t *a, const IDX *idx, const REAL *x, ptrdiff_t n) {
+    const REAL *w = (const REAL *)a->w;
+    REAL one = 0, two = 0, three = 0, four = 0; /* so that not every addition waits for the last */
+    ptrdiff_t p = 0;
+#define PART(q) ((x ? x[q] : (REAL)1) * w[(ptrdiff_t)idx[q] * a->w_stride])
+    for (; p + 4 <= n; p += 4) {
+        one += PART(p);
+        two += PART(p + 1);
+        three += PART(p + 2);
+        four += PART(p + 3);
+    }
+    for (; p < n; p++) one += PART(p);
+#undef PART
+    return one + two + (three + four);
 }
 
-/* One block of ANOVA, whose highest order is `top`; with `all` every order from 2 on counts. e_1 … e_top go to sums, k apart,
- * and the gradient to H, whose rows are a width apart, unless these are NULL. */
-INLINE REAL FN(anova_block)(const int top, int all, const family_t *a, const REAL *v, ptrdiff_t stride, const IDX *idx,
-                            const REAL *x, ptrdiff_t n, REAL *sums, REAL *H) {
+/* Prefetches what a visit to entry p reads, if there is one. */
+INLINE void FN(fetch_entry)(const family_t *a, const IDX *idx, ptrdiff_t p, ptrdiff_t to_come) {
+    if (p >= to_come) return;
+    const char *row = (const char *)ROW_OF(p);
+    const ptrdiff_t bytes = a->width * (ptrdiff_t)sizeof(REAL);
+    for (ptrdiff_t o = 0; o < bytes; o += 64) PREFETCH_READ(row + o);
+    if ((uintptr_t)row % 64 + (bytes - 1) % 64 >= 64) PREFETCH_READ(row + bytes - 1);
+    PREFETCH_READ((const REAL *)a->w + (ptrdiff_t)idx[p] * a->w_stride);
+}
+
+INLINE ptrdiff_t FN(ahead)(const family_t *a) {
+    const ptrdiff_t ahead = AHEAD_BYTES / (a->width * (ptrdiff_t)sizeof(REAL) + 64);
+    return ahead < 8 ? 8 : ahead < AHEAD_ENTRIES ? ahead : AHEAD_ENTRIES;
+}
+
+/* Of ANOVA with a block for each order up to `top`, W factors of all blocks in one pass; the linear part is summed on the way
+ * unless it is NULL. */
+INLINE vec FN(anova_tile)(const int top, const int unit, const family_t *a, const REAL *v, const IDX *idx, const REAL *x,
+                          ptrdiff_t n, ptrdiff_t to_come, REAL *linear) {
+    const REAL *w = (const REAL *)a->w;
+    const ptrdiff_t k = a->k, ahead = FN(ahead)(a), v_stride = a->v_stride, w_stride = a->w_stride;
+    REAL sum = 0;
+    vec sums[15];
+#define E(t, s) sums[(t) * ((t) - 1) / 2 - 2 + (s)] /* e_s of the block of order t */
+    for (int i = 0; i < 15; i++) sums[i] = FN(zero)();
+    for (ptrdiff_t p = 0; p < n; p++) {
+        const ptrdiff_t j = idx[p];
+        const REAL *row = v + j * v_stride;
+        if (linear) {
+            FN(fetch_entry)(a, idx, p + ahead, to_come);
+            sum += unit ? w[j * w_stride] : w[j * w_stride] * x[p];
+        }
+#define ORDER(t)                                                    \
+    if (top >= (t)) {                                               \
+        vec z = FN(load)(row + ((t) - 2) * k);                      \
+        if (!unit) z *= x[p];                                       \
+        if ((t) >= 5) E(t, 5) += E(t, 4) * z;                       \
+        if ((t) >= 4) E(t, 4) += E(t, 3) * z;                       \
+        if ((t) >= 3) E(t, 3) += E(t, 2) * z;                       \
+        E(t, 2) += E(t, 1) * z;                                     \
+        E(t, 1) += z;                                               \
+    }
+        ORDER(2)
+        ORDER(3)
+        ORDER(4)
+        ORDER(5)
+#undef ORDER
+    }
+    vec total = E(2, 2) + E(3, 3);
+    if (top >= 4) total += E(4, 4);
+    if (top >= 5) total += E(5, 5);
+#undef E
+    if (linear) *linear = sum;
+    return total;
+}
+
+/* The scores of ANOVA with a block for each order up to `top`, with their linear part; k is a multiple of W. */
+INLINE REAL FN(anova_own)(const int top, const int unit, const family_t *a, const IDX *idx, const REAL *x, ptrdiff_t n,
+                          ptrdiff_t to_come) {
+    const REAL *v = (const REAL *)a->v;
+    REAL linear;
+    vec total = FN(anova_tile)(top, unit, a, v, idx, x, n, to_come, &linear);
+    for (ptrdiff_t f = W; f < a->k; f += W) total += FN(anova_tile)(top, unit, a, v + f, idx, x, n, 0, NULL);
+    return linear + FN(sum)(total);
+}
+
+/* `whole`: the W factors that it may read are all there. */
+#define LOAD(v, left) (whole ? FN(load)(v) : FN(load_first)(v, left))
+#define STORE(v, z, left)                       \
+    do {                                        \
+        if (whole) FN(store)(v, z);             \
+        else FN(store_first)(v, z, left);       \
+    } while (0)
+
+/* Factors `from` to `to` of one block of ANOVA, whose highest order is `top`; with `all` every order from 2 on counts. e_1 …
+ * e_top go to sums, k apart, and the gradient to H, whose rows are a width apart, unless these are NULL. */
+INLINE REAL FN(anova_block)(const int top, const int whole, int all, const family_t *a, ptrdiff_t at, ptrdiff_t from, ptrdiff_t to,
+                            const IDX *idx, const REAL *x, ptrdiff_t n, ptrdiff_t to_come, REAL *sums, REAL *H) {
     REAL *kept = (REAL *)a->scratch;
+    const ptrdiff_t ahead = FN(ahead)(a);
     vec total = FN(zero)(), e[MAX_ORDER + 1];
-    memset(e, 0, sizeof e);
-    for (ptrdiff_t f = 0; f < a->k; f += W) {
-        const ptrdiff_t left = a->k - f;
+    for (ptrdiff_t f = from; f < to; f += W) {
+        const ptrdiff_t left = to - f;
         for (int s = 1; s <= top; s++) e[s] = FN(zero)();
         for (ptrdiff_t p = 0; p < n; p++) {
-            vec z = FN(load_first)(v + (ptrdiff_t)idx[p] * stride + f, left);
+            vec z = LOAD(ROW_OF(p) + at + f, left);
+            if (at + f == 0) FN(fetch_entry)(a, idx, p + ahead, to_come);
             if (x) z *= x[p];
             if (H) for (int s = 1; s < top; s++) FN(store)(kept + (p * (top - 1) + s - 1) * W, e[s]);
             for (int s = top; s > 1; s--) e[s] += e[s - 1] * z;
             e[1] += z;
         }
         for (int s = all ? 2 : top; s <= top; s++) total += e[s];
-        if (sums) for (int s = 1; s <= top; s++) FN(store_first)(sums + (s - 1) * a->k + f, e[s], left);
+        if (sums) for (int s = 1; s <= top; s++) STORE(sums + (s - 1) * a->k + f, e[s], left);
         if (H == NULL) continue;
         for (int s = 1; s <= top; s++) e[s] = FN(zero)() + (REAL)(s == top || (all && s > 1)); /* of what stands behind */
         for (ptrdiff_t p = n - 1; p >= 0; p--) {
-            vec z = FN(load_first)(v + (ptrdiff_t)idx[p] * stride + f, left), g = e[1];
+            vec z = LOAD(ROW_OF(p) + at + f, left), g = e[1];
             if (x) z *= x[p];
             for (int s = 2; s <= top; s++) g += e[s] * FN(load)(kept + (p * (top - 1) + s - 2) * W);
-            FN(store_first)(H + p * a->width + f, g, left);
+            STORE(H + p * a->width + at + f, g, left);
             for (int s = 2; s <= top; s++) e[s - 1] += e[s] * z;
         }
     }
     return FN(sum)(total);
 }
 
-INLINE REAL FN(anova)(const family_t *a, const params_t *t, const IDX *idx, const REAL *x, ptrdiff_t n, REAL *sums, REAL *H) {
-    REAL score = 0;
+INLINE REAL FN(anova)(const family_t *a, const IDX *idx, const REAL *x, ptrdiff_t n, ptrdiff_t to_come, REAL *sums, REAL *H) {
+    const ptrdiff_t k = a->k, whole = k / W * W;
+    if (!a->shared && sums == NULL && H == NULL && whole == k && k) {
+#define OWN(TOP) (x ? FN(anova_own)(TOP, 0, a, idx, x, n, to_come) : FN(anova_own)(TOP, 1, a, idx, x, n, to_come))
+        if (a->order == 3) return OWN(3);
+        if (a->order == 4) return OWN(4);
+        if (a->order == 5) return OWN(5);
+#undef OWN
+    }
+    REAL score = FN(linear_part)(a, idx, x, n);
     for (int top = a->shared ? a->order : 2; top <= a->order; top++) {
-        const ptrdiff_t at = a->shared ? 0 : (top - 2) * a->k;
-#define BLOCK(TOP) score += FN(anova_block)(TOP, a->shared, a, t->v + at, t->v_stride, idx, x, n, sums, H ? H + at : NULL)
+        const ptrdiff_t at = a->shared ? 0 : (top - 2) * k;
+#define BLOCK(TOP) score += FN(anova_block)(TOP, 1, a->shared, a, at, 0, whole, idx, x, n, to_come, sums, H)
         switch (top) {
         case 2: BLOCK(2); break;
         case 3: BLOCK(3); break;
@@ -101,7 +206,8 @@ INLINE REAL FN(anova)(const family_t *a, const params_t *t, const IDX *idx, cons
         default: BLOCK(top); break;
         }
 #undef BLOCK
-        if (sums) sums += top * a->k;
+        if (whole < k) score += FN(anova_block)(top, 0, a->shared, a, at, whole, k, idx, x, n, to_come, sums, H);
+        if (sums) sums += top * k;
     }
     return score;
 }
@@ -139,36 +245,69 @@ INLINE ptrdiff_t FN(cells)(family_t *a, const IDX *idx, ptrdiff_t n, int32_t **c
     return a->n_cells = n_cells;
 }
 
-LOCAL REAL FN(aware)(family_t *a, const params_t *t, const IDX *idx, const REAL *x, ptrdiff_t n, REAL *H) {
+/* AWARE where every entry has a field of its own; `one`: a block is one vector. */
+INLINE REAL FN(aware_pairs)(const int one, const int whole, const int unit, const int learn, const family_t *a, const int32_t *field,
+                            const IDX *idx, const REAL *x, ptrdiff_t n, ptrdiff_t to_come, REAL *H) {
+    const REAL **rows = (const REAL **)a->rows;
+    const ptrdiff_t k = a->k, ahead = FN(ahead)(a), end = one ? W : k;
+    vec total = FN(zero)();
+    for (ptrdiff_t p = 0; p < n; p++) rows[p] = ROW_OF(p);
+    for (ptrdiff_t p = 0; p < n; p++) {
+        const REAL *own = rows[p];
+        const ptrdiff_t at = field[p] * k;
+        REAL *h = learn ? H + p * a->width : NULL;
+        vec sums[4];
+        FN(fetch_entry)(a, idx, p + ahead, to_come);
+        for (int i = 0; i < 4; i++) sums[i] = FN(zero)();
+#define MEET(i, q)                                                      \
+    for (ptrdiff_t f = 0; f < end; f += W) {                            \
+        vec z = LOAD(rows[q] + at + f, k - f);                          \
+        if (!unit) z *= x[q];                                           \
+        if (learn) STORE(h + field[q] * k + f, z, k - f);               \
+        sums[i] += LOAD(own + field[q] * k + f, k - f) * z;             \
+    }
+        ptrdiff_t q = 0;
+        for (; q + 4 <= p; q += 4) {
+            MEET(0, q)
+            MEET(1, q + 1)
+            MEET(2, q + 2)
+            MEET(3, q + 3)
+        }
+        for (; q < p; q++) MEET(0, q)
+        total += (sums[0] + sums[1] + sums[2] + sums[3]) * (unit ? (REAL)1 : x[p]);
+        if (!learn) continue;
+        for (ptrdiff_t f = 0; f < end; f += W) STORE(h + at + f, FN(zero)(), k - f);
+        for (q = p + 1; q < n; q++)
+            for (ptrdiff_t f = 0; f < end; f += W) {
+                vec z = LOAD(rows[q] + at + f, k - f);
+                if (!unit) z *= x[q];
+                STORE(h + field[q] * k + f, z, k - f);
+            }
+#undef MEET
+    }
+    return FN(sum)(total);
+}
+
+LOCAL REAL FN(aware)(family_t *a, const IDX *idx, const REAL *x, ptrdiff_t n, ptrdiff_t to_come, REAL *H) {
     int32_t *cell, *field;
     const ptrdiff_t n_cells = FN(cells)(a, idx, n, &cell, &field), k = a->k, width = a->width;
     REAL score = 0;
     if (n_cells < a->n_fields && H) memset(H, 0, n * width * sizeof(REAL)); /* fields that the row has not */
     if (n_cells == n) { /* cells are entries */
-        for (ptrdiff_t p = 0; p < n; p++) {
-            const REAL *v = t->v + (ptrdiff_t)idx[p] * t->v_stride, *other = t->v + field[p] * k;
-            const REAL xp = x ? x[p] : (REAL)1;
-            vec sum = FN(zero)();
-            for (ptrdiff_t q = 0; q < (H ? n : p); q++) {
-                const REAL *u = other + (ptrdiff_t)idx[q] * t->v_stride, *own = v + field[q] * k;
-                const REAL xq = x ? x[q] : (REAL)1;
-                for (ptrdiff_t f = 0; f < k; f += W) {
-                    vec z = FN(load_first)(u + f, k - f);
-                    if (x) z *= xq;
-                    if (H) FN(store_first)(H + p * width + field[q] * k + f, q == p ? FN(zero)() : z, k - f);
-                    if (q < p) sum += FN(load_first)(own + f, k - f) * z * xp;
-                }
-            }
-            score += FN(sum)(sum);
-        }
-        return score;
+#define PAIRS(one, whole, unit, learn) FN(aware_pairs)(one, whole, unit, learn, a, field, idx, x, n, to_come, H)
+        if (k % W) return PAIRS(0, 0, x == NULL, H != NULL);
+        if (k != W) return PAIRS(0, 1, x == NULL, H != NULL);
+        if (x) return H ? PAIRS(1, 1, 0, 1) : PAIRS(1, 1, 0, 0);
+        return H ? PAIRS(1, 1, 1, 1) : PAIRS(1, 1, 1, 0);
+#undef PAIRS
     }
     /* the sums of cell c for the eyes of field g are those of entry numbers [g][field c], as they are read below */
     REAL *sums = (REAL *)a->scratch;
     memset(sums, 0, n_cells * width * sizeof(REAL));
     for (ptrdiff_t p = 0; p < n; p++) {
-        const REAL *v = t->v + (ptrdiff_t)idx[p] * t->v_stride, xp = x ? x[p] : (REAL)1;
+        const REAL *v = ROW_OF(p), xp = x ? x[p] : (REAL)1;
         REAL *within = sums + cell[p] * width + field[cell[p]] * k;
+        FN(fetch_entry)(a, idx, p + FN(ahead)(a), to_come);
         score += xp * FN(dot)(v + field[cell[p]] * k, within, k);
         for (ptrdiff_t c = 0; c < n_cells; c++) FN(scaled)(sums + c * width + field[cell[p]] * k, v + field[c] * k, xp, k, 1);
     }
@@ -177,58 +316,87 @@ LOCAL REAL FN(aware)(family_t *a, const params_t *t, const IDX *idx, const REAL 
     if (H == NULL) return score;
     for (ptrdiff_t p = 0; p < n; p++) {
         const ptrdiff_t own = field[cell[p]] * k;
-        const REAL *v = t->v + (ptrdiff_t)idx[p] * t->v_stride;
         memcpy(H + p * width, sums + cell[p] * width, width * sizeof(REAL));
-        FN(scaled)(H + p * width + own, v + own, -(x ? x[p] : (REAL)1), k, 1);
+        FN(scaled)(H + p * width + own, ROW_OF(p) + own, -(x ? x[p] : (REAL)1), k, 1);
     }
     return score;
 }
 
-LOCAL REAL FN(weighted)(family_t *a, const params_t *t, const IDX *idx, const REAL *x, ptrdiff_t n, REAL *H) {
+/* With R the weights of the row's cells and S their sums: what cell c meets is R_c S, and the products are S Sᵀ. */
+INLINE REAL FN(weighted)(const int whole, family_t *a, const IDX *idx, const REAL *x, ptrdiff_t n, ptrdiff_t to_come, REAL *H) {
     int32_t *cell, *field;
-    const ptrdiff_t n_cells = FN(cells)(a, idx, n, &cell, &field), k = a->k, n_fields = a->n_fields;
+    const ptrdiff_t n_cells = FN(cells)(a, idx, n, &cell, &field), k = a->k, n_fields = a->n_fields, ahead = FN(ahead)(a);
+    const ptrdiff_t padded = (n_cells + W - 1) / W * W;
     const REAL *weights = (const REAL *)a->weights;
-    REAL *sums = (REAL *)a->scratch, *seen = sums + n_cells * k, *products = (REAL *)a->products, score = 0;
-#define PAIR(c, e) pair_of(field[c], field[e], n_fields)
-#define WEIGHT(c, e) weights[PAIR(c, e) * a->weights_stride]
-#define PRODUCT(c, e) products[PAIR(c, e)]
+    REAL *sums = (REAL *)a->scratch, *met = sums + n_cells * k, *R = met + n_cells * k, *across = R + n_cells * n_cells;
+    REAL *row = across + k * padded, *products = (REAL *)a->products, score = 0;
     memset(sums, 0, n_cells * k * sizeof(REAL));
-    if (products) for (ptrdiff_t c = 0; c < n_cells; c++) PRODUCT(c, c) = 0;
-    for (ptrdiff_t p = 0; p < n; p++) {
-        const REAL *v = t->v + (ptrdiff_t)idx[p] * t->v_stride, xp = x ? x[p] : (REAL)1;
-        REAL *sum = sums + cell[p] * k;
-        if (n_cells < n) {
-            const REAL pairs = xp * FN(dot)(v, sum, k);
-            score += WEIGHT(cell[p], cell[p]) * pairs;
-            if (products) PRODUCT(cell[p], cell[p]) += pairs;
-        }
-        FN(scaled)(sum, v, xp, k, 1);
+    for (ptrdiff_t c = 0; c < n_cells; c++) {
+        for (ptrdiff_t e = 0; e <= c; e++)
+            R[c * n_cells + e] = R[e * n_cells + c] = weights[pair_of(field[c], field[e], n_fields) * a->weights_stride];
+        if (products) products[pair_of(field[c], field[c], n_fields)] = 0;
     }
-    for (ptrdiff_t c = 0; c < n_cells; c++) { /* what cell c meets */
-        memset(seen + c * k, 0, k * sizeof(REAL));
-        for (ptrdiff_t e = 0; e < (H ? n_cells : c); e++)
-            if (e != c) FN(scaled)(seen + c * k, sums + e * k, WEIGHT(c, e), k, 1);
-        if (H == NULL) score += FN(dot)(sums + c * k, seen + c * k, k);
-        else score += FN(dot)(sums + c * k, seen + c * k, k) / 2;
-        if (products) for (ptrdiff_t e = 0; e < c; e++) PRODUCT(c, e) = FN(dot)(sums + c * k, sums + e * k, k);
+    for (ptrdiff_t p = 0; p < n; p++) {
+        const REAL *v = ROW_OF(p), xp = x ? x[p] : (REAL)1;
+        const ptrdiff_t c = cell[p];
+        FN(fetch_entry)(a, idx, p + ahead, to_come);
+        if (n_cells < n) {
+            const REAL pairs = xp * FN(dot)(v, sums + c * k, k);
+            score += R[c * n_cells + c] * pairs;
+            if (products) products[pair_of(field[c], field[c], n_fields)] += pairs;
+        }
+        FN(scaled)(sums + c * k, v, xp, k, 1);
+    }
+    vec total = FN(zero)();
+    for (ptrdiff_t c = 0; c < n_cells; c++) {
+        const REAL *r = R + c * n_cells;
+        for (ptrdiff_t f = 0; f < k; f += W) {
+            vec before = FN(zero)(), behind = FN(zero)();
+            for (ptrdiff_t e = 0; e < c; e++) before += LOAD(sums + e * k + f, k - f) * r[e];
+            total += LOAD(sums + c * k + f, k - f) * before;
+            if (H == NULL) continue;
+            for (ptrdiff_t e = c + 1; e < n_cells; e++) behind += LOAD(sums + e * k + f, k - f) * r[e];
+            STORE(met + c * k + f, before + behind, k - f);
+        }
     }
     for (ptrdiff_t p = 0; p < (H ? n : 0); p++) {
+        const ptrdiff_t c = cell[p];
+        const REAL within = n_cells < n ? R[c * n_cells + c] : 0, xp = x ? x[p] : (REAL)1;
         REAL *h = H + p * a->width;
-        memcpy(h, seen + cell[p] * k, k * sizeof(REAL));
-        if (n_cells == n) continue;
-        const REAL r = WEIGHT(cell[p], cell[p]), xp = x ? x[p] : (REAL)1;
-        FN(scaled)(h, sums + cell[p] * k, r, k, 1);
-        FN(scaled)(h, t->v + (ptrdiff_t)idx[p] * t->v_stride, -r * xp, k, 1);
+        memcpy(h, met + c * k, k * sizeof(REAL));
+        if (within == 0) continue;
+        FN(scaled)(h, sums + c * k, within, k, 1);
+        FN(scaled)(h, ROW_OF(p), -within * xp, k, 1);
     }
-#undef PAIR
-#undef WEIGHT
-#undef PRODUCT
-    return score;
+    if (products) {
+        memset(across, 0, k * padded * sizeof(REAL));
+        for (ptrdiff_t c = 0; c < n_cells; c++)
+            for (ptrdiff_t f = 0; f < k; f++) across[f * padded + c] = sums[c * k + f];
+        for (ptrdiff_t c = 1; c < n_cells; c++) {
+            for (ptrdiff_t e = 0; e < c; e += W) {
+                vec dots = FN(zero)();
+                for (ptrdiff_t f = 0; f < k; f++) dots += FN(load)(across + f * padded + e) * sums[c * k + f];
+                FN(store)(row + e, dots);
+            }
+            for (ptrdiff_t e = 0; e < c; e++) products[pair_of(field[c], field[e], n_fields)] = row[e];
+        }
+    }
+    return score + FN(sum)(total);
 }
 
-/* The interaction part of a row's score; its gradients to H (n, width), and of ANOVA e_1 … of each block to sums, unless these
- * are NULL. */
-APART REAL FN(meet)(family_t *a, const params_t *t, const IDX *idx, const REAL *x, ptrdiff_t n, REAL *sums, REAL *H) {
-    if (a->kind == ANOVA) return FN(anova)(a, t, idx, x, n, sums, H);
-    return a->kind == AWARE ? FN(aware)(a, t, idx, x, n, H) : FN(weighted)(a, t, idx, x, n, H);
+/* A row's score without w0; its gradients to H (n, width), and of ANOVA e_1 … of each block to sums, unless these are NULL. Of
+ * the `to_come` entries from idx on those some places further are prefetched; 0: none are. */
+APART double FN(meet)(family_t *a, const void *indices, const void *values, ptrdiff_t n, ptrdiff_t to_come, void *sums, void *H) {
+    const IDX *idx = (const IDX *)indices;
+    const REAL *x = (const REAL *)values;
+    if (a->kind == ANOVA) return FN(anova)(a, idx, x, n, to_come, (REAL *)sums, (REAL *)H);
+    const REAL linear = FN(linear_part)(a, idx, x, n);
+    if (a->kind == AWARE) return linear + FN(aware)(a, idx, x, n, to_come, (REAL *)H);
+    if (a->k % W == 0) return linear + FN(weighted)(1, a, idx, x, n, to_come, (REAL *)H);
+    return linear + FN(weighted)(0, a, idx, x, n, to_come, (REAL *)H);
 }
+#undef ROW_OF
+#undef LOAD
+#undef STORE
+
+LOCAL void FN(set_meet)(family_t *a) { a->meet = FN(meet); }

@@ -11,8 +11,7 @@
 
 typedef struct {
     const void *indptr, *indices, *data; /* IN CSR rows; data NULL: every value is one */
-    const void *w, *v;                   /* IN parameters, strides in elements */
-    ptrdiff_t w_stride, v_stride, n_features;
+    ptrdiff_t n_features;
     double w0;
     ptrdiff_t start, stop; /* rows of this piece */
     void *out;             /* OUT (n_rows,) scores, or NULL */
@@ -29,29 +28,21 @@ LOCAL void FN(family)(const family_args *a, family_t *family) {
     const IDX *indptr = (const IDX *)a->indptr, *indices = (const IDX *)a->indices;
     const REAL *data = (const REAL *)a->data, *d = (const REAL *)a->d;
     REAL *out = (REAL *)a->out, *H = (REAL *)a->H, *products = (REAL *)family->products;
+    const REAL *w = (const REAL *)family->w, *V = (const REAL *)family->v;
     const ptrdiff_t width = family->width, end = indptr[a->stop];
     const int prefetch = (double)a->n_features * (width + 1) * sizeof(REAL) > PREFETCH_BYTES;
-    const ptrdiff_t ahead = 1 + AHEAD * 16 / (width > 0 ? width : 1);
-    params_t t;
-    memset(&t, 0, sizeof t);
-    t.w = (const REAL *)a->w;
-    t.v = (const REAL *)a->v;
-    t.w_stride = a->w_stride;
-    t.v_stride = a->v_stride;
-    t.v_bytes = width * sizeof(REAL);
     for (ptrdiff_t i = a->start; i < a->stop; i++) {
         const ptrdiff_t from = indptr[i], n = indptr[i + 1] - from;
         const IDX *idx = indices + from;
         const REAL *x = data ? data + from : NULL;
-        if (prefetch) for (ptrdiff_t p = from + ahead; p < from + ahead + n && p < end; p++) FN(fetch)(&t, indices[p]);
         REAL *sums = a->sums ? (REAL *)a->sums + i * a->sums_stride : NULL;
-        const REAL pairs = FN(meet)(family, &t, idx, x, n, sums, d ? H : NULL);
-        if (out) out[i] = (REAL)a->w0 + FN(linear_part)(&t, idx, x, n) + pairs;
+        const REAL score = (REAL)family->meet(family, idx, x, n, prefetch ? end - from : 0, sums, d ? H : NULL);
+        if (out) out[i] = (REAL)a->w0 + score;
         if (d == NULL) continue;
         REAL *g_v = (REAL *)a->g_v + from * width, *g_data = (REAL *)a->g_data + from;
         for (ptrdiff_t p = 0; p < n; p++) {
-            const REAL *v = t.v + (ptrdiff_t)idx[p] * t.v_stride;
-            g_data[p] = d[i] * (t.w[(ptrdiff_t)idx[p] * t.w_stride] + FN(dot)(v, H + p * width, width));
+            const REAL *v = V + (ptrdiff_t)idx[p] * family->v_stride;
+            g_data[p] = d[i] * (w[(ptrdiff_t)idx[p] * family->w_stride] + FN(dot)(v, H + p * width, width));
             FN(scaled)(g_v + p * width, H + p * width, d[i] * (x ? x[p] : (REAL)1), width, 0);
         }
         if (a->g_weights == NULL) continue;

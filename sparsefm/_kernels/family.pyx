@@ -11,21 +11,30 @@ cdef extern from *:
     #include "instances.h"
 
     static void run_family(int isa, int is_f64, int is_i64, const family_args *a, family_t *f) {
-        DISPATCH(family, family_isa(isa, f->k), is_f64, is_i64, a, f);
+        DISPATCH(set_meet, family_isa(isa, f->k), is_f64, is_i64, f);
+        DISPATCH(family, isa, is_f64, is_i64, a, f);
     }
 
     static void run_epoch(int isa, int is_f64, int is_i64, epoch_args *a, const step_args *step) {
-        const int widest = family_isa(isa, a->family->k);
-        DISPATCH(epoch, table_isa(widest, a->kp), is_f64, is_i64, a, step);
+        family_t *f = a->family;
+        f->v = a->table;
+        f->w = (const char *)a->table + tail_at(step->optimiser, a->kp) * (is_f64 ? sizeof(double) : sizeof(float));
+        f->v_stride = f->w_stride = a->stride;
+        DISPATCH(set_meet, family_isa(isa, f->k), is_f64, is_i64, f);
+        DISPATCH(epoch, table_isa(isa, a->kp), is_f64, is_i64, a, step);
     }
     """
     ctypedef struct family_t:
         int kind, order, shared
         Py_ssize_t k, width, n_fields
         const int32_t *fields
+        const void *w
+        const void *v
+        Py_ssize_t w_stride, v_stride
         const void *weights
         Py_ssize_t weights_stride
         int32_t *places
+        const void **rows
         void *scratch
         void *products
 
@@ -33,9 +42,7 @@ cdef extern from *:
         const void *indptr
         const void *indices
         const void *data
-        const void *w
-        const void *v
-        Py_ssize_t w_stride, v_stride, n_features
+        Py_ssize_t n_features
         double w0
         Py_ssize_t start, stop
         void *out
@@ -108,20 +115,21 @@ def family_at(
     f.weights = <const void *>weights
     f.weights_stride = 1
     f.places = <int32_t *>malloc((2 * n_fields + longest + 1) * sizeof(int32_t))
+    f.rows = <const void **>malloc((longest + 1) * sizeof(void *))
     f.scratch = malloc((family_scratch(&f, longest) + 1) * real)
     f.products = malloc((n_fields * n_fields + 1) * real) if g_weights else NULL
     a.H = malloc((longest * width + 1) * real) if d else NULL
     try:
-        if f.places == NULL or f.scratch == NULL or (g_weights and f.products == NULL) or (d and a.H == NULL):
+        if f.places == NULL or f.rows == NULL or f.scratch == NULL or (g_weights and f.products == NULL) or (d and a.H == NULL):
             raise MemoryError()
         for i in range(n_fields):
             f.places[i] = -1
         a.indptr = <const void *>indptr
         a.indices = <const void *>indices
         a.data = <const void *>data
-        a.w = <const void *>w
-        a.v = <const void *>V
-        a.w_stride, a.v_stride, a.n_features = w_stride, v_stride, n_features
+        f.w, f.v = <const void *>w, <const void *>V
+        f.w_stride, f.v_stride = w_stride, v_stride
+        a.n_features = n_features
         a.w0 = w0
         a.start, a.stop = start, stop
         a.out = <void *>out
@@ -135,6 +143,7 @@ def family_at(
             run_family(isa, is_f64, is_i64, &a, &f)
     finally:
         free(f.places)
+        free(f.rows)
         free(f.scratch)
         free(f.products)
         free(a.H)
@@ -185,6 +194,7 @@ def epoch_at(
     a.key, a.first = key, first
     a.total = 0
     f.places = <int32_t *>malloc((2 * n_fields + longest + 1) * sizeof(int32_t))
+    f.rows = <const void **>malloc((longest + 1) * sizeof(void *))
     f.scratch = malloc((family_scratch(&f, longest) + 1) * real)
     f.products = malloc((n_fields * n_fields + 1) * real)
     a.H = calloc(longest * kp + 1, real)
@@ -192,7 +202,7 @@ def epoch_at(
     a.kept_data = malloc((longest + 1) * real) if dropout else NULL
     try:
         if (
-            f.places == NULL or f.scratch == NULL or f.products == NULL or a.H == NULL
+            f.places == NULL or f.rows == NULL or f.scratch == NULL or f.products == NULL or a.H == NULL
             or (dropout and (a.kept_indices == NULL or a.kept_data == NULL))
         ):
             raise MemoryError()
@@ -202,6 +212,7 @@ def epoch_at(
             run_epoch(isa, is_f64, is_i64, &a, &step)
     finally:
         free(f.places)
+        free(f.rows)
         free(f.scratch)
         free(f.products)
         free(a.H)
