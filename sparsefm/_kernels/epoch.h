@@ -92,6 +92,12 @@ INLINE void FN(fetch_row)(const REAL *row, ptrdiff_t bytes) {
     PREFETCH_WRITE((const char *)row + bytes - 1);
 }
 
+/* The same into the second-level cache: two wide samples do not fit the first. */
+INLINE void FN(fetch_wide)(const REAL *row, ptrdiff_t bytes) {
+    for (ptrdiff_t o = 0; o < bytes; o += 64) PREFETCH_NEAR((const char *)row + o);
+    PREFETCH_NEAR((const char *)row + bytes - 1);
+}
+
 /* The same of an entry of another family: h is the gradient of the score by z. */
 INLINE void FN(update_entry)(const int optimiser, REAL *row, ptrdiff_t kp, REAL x, REAL d, REAL s, const REAL *h,
                               const REAL *l2_of, const step_t *c) {
@@ -123,7 +129,7 @@ APART void FN(update_entries)(int optimiser, const epoch_args *a, const IDX *idx
     const ptrdiff_t kp = a->kp, bytes = (tail_at(optimiser, kp) + STATE_AT + 4) * (ptrdiff_t)sizeof(REAL);
 #define UPDATE(O)                                                                                       \
     for (ptrdiff_t q = 0; q < (n > n_next ? n : n_next) && (O) != COMPACT; q++) {                       \
-        if (q < n_next) FN(fetch_row)((const REAL *)a->table + (ptrdiff_t)next[q] * a->stride, bytes);  \
+        if (q < n_next) FN(fetch_wide)((const REAL *)a->table + (ptrdiff_t)next[q] * a->stride, bytes);  \
         if (q < n) FN(update_entry)(O, (REAL *)a->table + (ptrdiff_t)idx[q] * a->stride, kp, x ? x[q] : (REAL)1, d, s, \
                                     (const REAL *)a->H + q * kp, (const REAL *)a->l2_of, c);            \
     }

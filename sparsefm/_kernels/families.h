@@ -37,7 +37,7 @@ struct family {
     const void *weights;         /* IN (n_fields, n_fields) r, of which f ≤ g is read; each weights_stride reals behind the last */
     ptrdiff_t weights_stride;
     int32_t *places;             /* scratch (2 n_fields + longest row,), of which the first n_fields are −1 */
-    const void **rows;           /* scratch (longest row,) */
+    const void **rows;           /* scratch (2 longest row,) */
     void *scratch;               /* scratch of family_scratch() reals */
     ptrdiff_t n_cells;           /* OUT fields of the last row; places + n_fields begins with them */
     void *products;              /* OUT (n_fields, n_fields), at f ≤ g what r multiplies, of the fields that the row has; or NULL */
@@ -251,10 +251,14 @@ INLINE REAL FN(aware_pairs)(const int one, const int whole, const int unit, cons
     const REAL **rows = (const REAL **)a->rows;
     const ptrdiff_t k = a->k, ahead = FN(ahead)(a), end = one ? W : k;
     vec total = FN(zero)();
-    for (ptrdiff_t p = 0; p < n; p++) rows[p] = ROW_OF(p);
+    ptrdiff_t *block = (ptrdiff_t *)(a->rows + n); /* where each entry's eyes look */
+    for (ptrdiff_t p = 0; p < n; p++) {
+        rows[p] = ROW_OF(p);
+        block[p] = field[p] * k;
+    }
     for (ptrdiff_t p = 0; p < n; p++) {
         const REAL *own = rows[p];
-        const ptrdiff_t at = field[p] * k;
+        const ptrdiff_t at = block[p];
         REAL *h = learn ? H + p * a->width : NULL;
         vec sums[4];
         FN(fetch_entry)(a, idx, p + ahead, to_come);
@@ -263,8 +267,8 @@ INLINE REAL FN(aware_pairs)(const int one, const int whole, const int unit, cons
     for (ptrdiff_t f = 0; f < end; f += W) {                            \
         vec z = LOAD(rows[q] + at + f, k - f);                          \
         if (!unit) z *= x[q];                                           \
-        if (learn) STORE(h + field[q] * k + f, z, k - f);               \
-        sums[i] += LOAD(own + field[q] * k + f, k - f) * z;             \
+        if (learn) STORE(h + block[q] + f, z, k - f);                   \
+        sums[i] += LOAD(own + block[q] + f, k - f) * z;                 \
     }
         ptrdiff_t q = 0;
         for (; q + 4 <= p; q += 4) {
@@ -281,7 +285,7 @@ INLINE REAL FN(aware_pairs)(const int one, const int whole, const int unit, cons
             for (ptrdiff_t f = 0; f < end; f += W) {
                 vec z = LOAD(rows[q] + at + f, k - f);
                 if (!unit) z *= x[q];
-                STORE(h + field[q] * k + f, z, k - f);
+                STORE(h + block[q] + f, z, k - f);
             }
 #undef MEET
     }

@@ -115,7 +115,7 @@ def family_at(
     f.weights = <const void *>weights
     f.weights_stride = 1
     f.places = <int32_t *>malloc((2 * n_fields + longest + 1) * sizeof(int32_t))
-    f.rows = <const void **>malloc((longest + 1) * sizeof(void *))
+    f.rows = <const void **>malloc(2 * (longest + 1) * sizeof(void *))
     f.scratch = malloc((family_scratch(&f, longest) + 1) * real)
     f.products = malloc((n_fields * n_fields + 1) * real) if g_weights else NULL
     a.H = malloc((longest * width + 1) * real) if d else NULL
@@ -194,15 +194,16 @@ def epoch_at(
     a.key, a.first = key, first
     a.total = 0
     f.places = <int32_t *>malloc((2 * n_fields + longest + 1) * sizeof(int32_t))
-    f.rows = <const void **>malloc((longest + 1) * sizeof(void *))
+    f.rows = <const void **>malloc(2 * (longest + 1) * sizeof(void *))
     f.scratch = malloc((family_scratch(&f, longest) + 1) * real)
     f.products = malloc((n_fields * n_fields + 1) * real)
-    a.H = calloc(longest * kp + 1, real)
+    cdef char *H = <char *>calloc(longest * kp * real + 64, 1)
+    a.H = H + (64 - <size_t>H % 64)
     a.kept_indices = malloc((longest + 1) * (8 if is_i64 else 4)) if dropout else NULL
     a.kept_data = malloc((longest + 1) * real) if dropout else NULL
     try:
         if (
-            f.places == NULL or f.rows == NULL or f.scratch == NULL or f.products == NULL or a.H == NULL
+            f.places == NULL or f.rows == NULL or f.scratch == NULL or f.products == NULL or H == NULL
             or (dropout and (a.kept_indices == NULL or a.kept_data == NULL))
         ):
             raise MemoryError()
@@ -215,7 +216,7 @@ def epoch_at(
         free(f.rows)
         free(f.scratch)
         free(f.products)
-        free(a.H)
+        free(H)
         free(a.kept_indices)
         free(a.kept_data)
     return a.total, a.bad

@@ -41,12 +41,14 @@ enum { ISA_PLAIN = 0, ISA_BASE = 1, ISA_AVX2 = 2, ISA_AVX512 = 3 };
 #define APART static __attribute__((noinline, unused)) /* once, however many loops call it */
 #define PREFETCH_READ(p) __builtin_prefetch((p), 0, 3)
 #define PREFETCH_WRITE(p) __builtin_prefetch((p), 1, 3)
+#define PREFETCH_NEAR(p) __builtin_prefetch((p), 0, 2)
 #else
 #define INLINE static inline
 #define LOCAL static
 #define APART static
 #define PREFETCH_READ(p) ((void)(p))
 #define PREFETCH_WRITE(p) ((void)(p))
+#define PREFETCH_NEAR(p) ((void)(p))
 #endif
 
 #define PASTE_(a, b) a##_##b

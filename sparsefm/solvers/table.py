@@ -25,6 +25,10 @@ _IN_MEMORY = 1 << 30  # bytes of a slot beyond which it is a file
 _LARGE = 1 << 26  # bytes of a table beyond which its memory is used again for what comes out of it
 
 
+def _rounded(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
 class Table:
     """One row a feature: factors, their state, weight, its strengths of L2 and its state; and a tail for the bias, with
     those of field weights behind it."""
@@ -35,11 +39,12 @@ class Table:
         self.layout, self.n_factors, self.family = layout, n_factors, family
         self.width = family.blocks * n_factors  # numbers of a feature
         self.optimiser, tail = LAYOUTS[layout]
-        self.kp = -(-self.width // 8) * 8
+        wide = self.width > 64  # then whole cache lines cost little, and no vector straddles two
+        self.kp = _rounded(self.width, 16 if wide else 8)
         self.at = int(adaptive.tail_of(self.optimiser, self.kp))
         self._compact = layout == "compact"
-        multiple = 16 if self._compact else 8
-        self.array = aligned_zeros((n_features, -(-(self.at + tail) // multiple) * multiple), dtype)
+        stride = _rounded(self.at + tail, 16 if wide or self._compact else 8)
+        self.array = aligned_zeros((n_features, stride), dtype)
         n_weights = family.n_fields**2 if family.kind == "fwfm" else 0
         self.bias = np.zeros(_LONGEST * (1 + n_weights), dtype)
         self.admitted = np.zeros(n_features, dtype=bool)
