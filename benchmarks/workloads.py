@@ -89,7 +89,7 @@ def make(name: str, rows: int = 1_000_000) -> Workload:
     """Workload "W1" … "W4" with `rows` rows, training and held-out together."""
     if name in ("W1", "W2"):
         return _ratings(name, rows)
-    return _clicks(name, rows, {"W3": 1_000_000, "W4": 20_000_000}[name])
+    return clicks(name, rows, {"W3": 1_000_000, "W4": 20_000_000}[name])
 
 
 def validation_split(work: Workload) -> Workload:
@@ -158,7 +158,7 @@ def _ratings(name: str, rows: int) -> Workload:
     return Workload(name, "squared", 8, sizes, X[:n], y[:n], X[n:], y[n:], floor)
 
 
-def _clicks(name: str, rows: int, n_features: int) -> Workload:
+def clicks(name: str, rows: int, n_features: int) -> Workload:
     rng = np.random.default_rng(3)
     rank = 4
     # 39 fields from 8 levels up, growing geometrically; the last takes what is left of n_features

@@ -20,9 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from safetensors.numpy import save as serialise
 
 from sparsefm import (
+    FFMRegressor,
     FMClassifier,
     FMRegressor,
     FrameEncoder,
+    FwFMClassifier,
     ModelFileError,
     MultiHot,
     Numeric,
@@ -94,6 +96,9 @@ def models() -> dict[str, tuple[Any, Any]]:
         "several in pieces": (FMClassifier(2).partial_fit(X32, RATING, classes=[1, 2, 3, 4, 5, 6]), X32),
         "stream": (FMRegressor(3, encoder=ENCODER).fit_stream([(FRAME, RATING)], epochs=2), FRAME),
         "several words": (FMClassifier(2, encoder=ENCODER, solver=solver).fit(FRAME, words), FRAME),
+        "order 3": (FMRegressor(2, order=3, solver=solver).fit(X32, RATING), X32),
+        "field-aware": (FFMRegressor(2, encoder=ENCODER, solver=solver).fit(FRAME, RATING), FRAME),
+        "field-weighted": (FwFMClassifier(2, fields=[0, 0, 1, 1, 2], solver=solver).fit(X32, RATING), X32),
     }
     return made
 

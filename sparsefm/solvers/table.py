@@ -203,9 +203,11 @@ class Table:
 
     def start_bias(self, w0: float, rate: float, epsilon: float) -> None:
         self.bias[_W] = w0
-        self._pair_tails[..., _W] = 1
+        # sums of squares begin at one, so that field weights wait until the factors have something to weigh: a step's
+        # length does not tell gradients of nearly nothing from others
+        self._pair_tails[..., (_W, _STATE)] = 1
         if self.layout == "adam":
-            self._pair_tails[..., _STATE : _STATE + 2] = 1
+            self._pair_tails[..., _STATE + 1] = 1
             self.bias[_STATE : _STATE + 2] = 1
         elif self.layout == "ftrl":
             self.bias[_STATE : _STATE + 2] = -w0 * epsilon**0.5 / rate, epsilon**0.5
