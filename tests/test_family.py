@@ -32,6 +32,7 @@ from sparsefm import (
 from sparsefm._kernels import dispatch, isa
 from sparsefm.model import Family, FMParams, gradient, init, represent, score
 from sparsefm.solvers import FTRL, SGD, AdaGrad, Adam
+from sparsefm.solvers.problem import PAIR_SHARE
 from sparsefm.validation import check_csr
 
 ISAS = [dispatch.ISA_NAMES.index(name) for name in isa.supported()]
@@ -247,7 +248,6 @@ def by_hand(problem: Any, solver: Any, name: str) -> tuple[reference.Training, d
     for f in range(N_FIELDS if name == "fwfm" else 0):
         for g in range(f, N_FIELDS):
             pairs[f, g] = reference.Vector(1.0, at.steps.rate, at.steps.epsilon)
-            pairs[f, g].G = np.array(0.0 if steps.name == "adam" else 1.0)
     strength = np.repeat(problem.l2_of_blocks or [1.0] * family.blocks, k) * problem.l2_factors
     dense = problem.rows.matrix().toarray().astype(np.float64)
     for epoch in range(1, solver.max_iter + 1):
@@ -279,7 +279,8 @@ def by_hand(problem: Any, solver: Any, name: str) -> tuple[reference.Training, d
                 )
                 at.factors[j].step(at.steps, g_V[j] + s * strength * now.V[j], linear=False)
             for pair, g_r in g_pairs.items():
-                pairs[pair].step(steps, g_r, linear=True)
+                drawn = s * PAIR_SHARE * problem.l2_factors * (pairs[pair].theta - 1)
+                pairs[pair].step(steps, g_r + drawn, linear=True)
     return at, pairs
 
 

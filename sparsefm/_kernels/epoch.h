@@ -51,6 +51,17 @@ typedef struct {
 } epoch_args;
 #endif
 
+INLINE void FN(fetch_row)(const REAL *row, ptrdiff_t bytes) {
+    for (ptrdiff_t o = 0; o < bytes; o += 64) PREFETCH_WRITE((const char *)row + o);
+    PREFETCH_WRITE((const char *)row + bytes - 1);
+}
+
+/* The same into the second-level cache: two wide samples do not fit the first. */
+INLINE void FN(fetch_wide)(const REAL *row, ptrdiff_t bytes) {
+    for (ptrdiff_t o = 0; o < bytes; o += 64) PREFETCH_NEAR((const char *)row + o);
+    PREFETCH_NEAR((const char *)row + bytes - 1);
+}
+
 /* Updates the row of one entry of the sample, whose value is x; S are its sums, in registers for a constant nvec. */
 INLINE void FN(update_row)(const int nvec, const int known, const int optimiser, const int unit, REAL *row, ptrdiff_t kp,
                            REAL x, REAL d, REAL s, const vec *S, const REAL *sums, const step_t *c) {
@@ -87,18 +98,7 @@ INLINE void FN(update_row)(const int nvec, const int known, const int optimiser,
 #undef GRADIENT
 }
 
-INLINE void FN(fetch_row)(const REAL *row, ptrdiff_t bytes) {
-    for (ptrdiff_t o = 0; o < bytes; o += 64) PREFETCH_WRITE((const char *)row + o);
-    PREFETCH_WRITE((const char *)row + bytes - 1);
-}
-
-/* The same into the second-level cache: two wide samples do not fit the first. */
-INLINE void FN(fetch_wide)(const REAL *row, ptrdiff_t bytes) {
-    for (ptrdiff_t o = 0; o < bytes; o += 64) PREFETCH_NEAR((const char *)row + o);
-    PREFETCH_NEAR((const char *)row + bytes - 1);
-}
-
-/* The same of an entry of another family: h is the gradient of the score by z. */
+/* The same of another family: h is the gradient of the score by z. */
 INLINE void FN(update_entry)(const int optimiser, REAL *row, ptrdiff_t kp, REAL x, REAL d, REAL s, const REAL *h,
                               const REAL *l2_of, const step_t *c) {
     REAL *tail = row + tail_at(optimiser, kp);
@@ -127,18 +127,21 @@ INLINE void FN(update_entry)(const int optimiser, REAL *row, ptrdiff_t kp, REAL 
 APART void FN(update_entries)(int optimiser, const epoch_args *a, const IDX *idx, const REAL *x, ptrdiff_t n, REAL d, REAL s,
                               const step_t *c, const IDX *next, ptrdiff_t n_next) {
     const ptrdiff_t kp = a->kp, bytes = (tail_at(optimiser, kp) + STATE_AT + 4) * (ptrdiff_t)sizeof(REAL);
-#define UPDATE(O)                                                                                       \
-    for (ptrdiff_t q = 0; q < (n > n_next ? n : n_next) && (O) != COMPACT; q++) {                       \
-        if (q < n_next) FN(fetch_wide)((const REAL *)a->table + (ptrdiff_t)next[q] * a->stride, bytes);  \
-        if (q < n) FN(update_entry)(O, (REAL *)a->table + (ptrdiff_t)idx[q] * a->stride, kp, x ? x[q] : (REAL)1, d, s, \
-                                    (const REAL *)a->H + q * kp, (const REAL *)a->l2_of, c);            \
+    REAL *table = (REAL *)a->table;
+    const REAL *H = (const REAL *)a->H, *l2_of = (const REAL *)a->l2_of;
+#define ROW(j) (table + (ptrdiff_t)(j) * a->stride)
+#define UPDATE(O)                                                                                            \
+    for (ptrdiff_t q = 0; q < (n > n_next ? n : n_next) && (O) != COMPACT; q++) {                            \
+        if (q < n_next) FN(fetch_wide)(ROW(next[q]), bytes);                                                 \
+        if (q < n) FN(update_entry)(O, ROW(idx[q]), kp, x ? x[q] : (REAL)1, d, s, H + q * kp, l2_of, c);     \
     }
     FOR_OPTIMISER(optimiser, UPDATE)
 #undef UPDATE
+#undef ROW
 }
 
-/* The weights of the pairs of fields that the last row has. */
-APART void FN(update_pairs)(int optimiser, const family_t *family, REAL *pairs, REAL d, const step_t *c) {
+/* The weights of the pairs of fields that the last row has, whose penalty is ½ λ (r − 1)². */
+APART void FN(update_pairs)(int optimiser, const family_t *family, REAL *pairs, REAL d, REAL s, const step_t *c) {
     const int way = optimiser == FTRL || optimiser == ROWWISE ? ADAGRAD : optimiser; /* no L1, and one number each */
     const int32_t *field = family->places + family->n_fields;
     const REAL *products = (const REAL *)family->products;
@@ -147,7 +150,7 @@ APART void FN(update_pairs)(int optimiser, const family_t *family, REAL *pairs, 
             const ptrdiff_t at = pair_of(field[i], field[l], family->n_fields);
             REAL *tail = pairs + at * PAIR_REALS;
             const visit_t visit = FN(begin_row)(way, tail, 0, c);
-            FN(step_linear)(way, tail, d * products[at], &visit, c);
+            FN(step_linear)(way, tail, d * products[at] + s * tail[L2_W_AT] * (tail[W_AT] - 1), &visit, c);
         }
 }
 
@@ -255,7 +258,7 @@ INLINE void FN(epoch_rows)(const int nvec, const int known, const int optimiser,
         FN(step_linear)(optimiser, bias, d, &visit, &c0);
         if (member) {
             FN(update_entries)(optimiser, a, idx, x, n, d, s, &c, next, n_next);
-            if (a->family->kind == WEIGHTED) FN(update_pairs)(optimiser, a->family, (REAL *)a->bias + STATE_AT + 4, d, &c);
+            if (a->family->kind == WEIGHTED) FN(update_pairs)(optimiser, a->family, (REAL *)a->bias + STATE_AT + 4, d, s, &c);
             continue;
         }
         vec S[TILE];

@@ -172,8 +172,8 @@ class FwFMRegressor(FMRegressor):
         score(x) = w0 + Σ_j w_j x_j + Σ_{j<l} r[field of j, field of l] ⟨v_j, v_l⟩ x_j x_l
 
     One vector a feature and a number r for each pair of fields, which begins at one and is learned: as small as a
-    factorization machine, nearly as apt as a field-aware one where fields differ in how they interact. r is not
-    penalised.
+    factorization machine, nearly as apt as a field-aware one where fields differ in how they interact. r is drawn to
+    one by a tenth of l2_factors.
 
     Parameters
     ----------

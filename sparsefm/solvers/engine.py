@@ -18,7 +18,7 @@ from ..model import score as model_score
 from ..validation import Rows
 from . import checkpoint
 from .batches import Batches
-from .problem import HALVINGS, LOSSES, DivergenceError, Problem, judge, mean_loss, warn
+from .problem import HALVINGS, LOSSES, PAIR_SHARE, DivergenceError, Problem, judge, mean_loss, warn
 from .table import Slot, Table
 
 __all__ = ["Interrupted", "Method", "Training", "advice", "far_above", "norms", "scale_of", "solve"]
@@ -122,6 +122,7 @@ class Training:
             self.table.clear()
             self.counts[:] = 0
         self.table.start_bias(problem.w0, self.bias_rate, self.method.epsilon)
+        self.table.strengthen_pairs(PAIR_SHARE * float(np.mean(problem.l2_factors)))
         if problem.start is not None:
             self.table.start(problem.start, self.rate, self.method.l1)
         self.show(problem)

@@ -97,6 +97,10 @@ class Table:
         self.array[features, self.at + _L2_LINEAR] = l2_linear
         self.array[features, self.at + _L2_FACTORS] = l2_factors
 
+    def strengthen_pairs(self, l2: float) -> None:
+        """Sets the strength with which field weights are drawn to one."""
+        self._pair_tails[..., _L2_LINEAR] = l2
+
     def hold(self, features: NDArray[Any]) -> None:
         """Keeps them where they are, by sums of squares so large that no step of AdaGrad's is one."""
         self.array[features, self.kp : 2 * self.kp] = _STILL
@@ -203,11 +207,9 @@ class Table:
 
     def start_bias(self, w0: float, rate: float, epsilon: float) -> None:
         self.bias[_W] = w0
-        # sums of squares begin at one, so that field weights wait until the factors have something to weigh: a step's
-        # length does not tell gradients of nearly nothing from others
-        self._pair_tails[..., (_W, _STATE)] = 1
+        self._pair_tails[..., _W] = 1
         if self.layout == "adam":
-            self._pair_tails[..., _STATE + 1] = 1
+            self._pair_tails[..., _STATE : _STATE + 2] = 1
             self.bias[_STATE : _STATE + 2] = 1
         elif self.layout == "ftrl":
             self.bias[_STATE : _STATE + 2] = -w0 * epsilon**0.5 / rate, epsilon**0.5
