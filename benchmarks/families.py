@@ -100,10 +100,8 @@ def speed(rounds):
 
 def epochs_of(model, work):
     """Seconds of each pass of a fit."""
-    ends = [0.0]
-    model.set_params(random_state=0, n_threads=1, callbacks=[lambda _, record: ends.append(record["seconds"])])
-    model.fit(work.X_train, work.y_train)
-    return np.diff(ends).tolist()
+    model.set_params(random_state=0, n_threads=1).fit(work.X_train, work.y_train)
+    return [record["seconds"] for record in model.history_]
 
 
 # ---- xLearn
@@ -144,12 +142,8 @@ def against_xlearn(python, features, epochs, rounds):
         def ours(lr, l2, n, judge=False):
             model = FFMClassifier(4, fields=fields, l2_factors=l2)
             model.set_params(solver=AdaGrad(learning_rate=lr, max_iter=n, batch_size=1), random_state=0, n_threads=1)
-            ends, losses = [0.0], []
-            model.callbacks = [lambda _, record: ends.append(record["seconds"])]
             model.fit(work.X_train, work.y_train, eval_set=(work.X_test, work.y_test) if judge else None)
-            if judge:
-                losses = [record["eval_loss"] for record in model.history_]
-            return np.diff(ends).tolist(), losses
+            return [[record[key] for record in model.history_ if key in record] for key in ("seconds", "eval_loss")]
 
         peers = {s: min((line[2], i + 1) for i, line in enumerate(xlearn(*s, epochs, True))) for s in GRID_XLEARN}
         own = {s: min((v, i + 1) for i, v in enumerate(ours(*s, epochs, True)[1])) for s in GRID_OURS}

@@ -120,7 +120,10 @@ def family_at(
     f.products = malloc((n_fields * n_fields + 1) * real) if g_weights else NULL
     a.H = malloc((longest * width + 1) * real) if d else NULL
     try:
-        if f.places == NULL or f.rows == NULL or f.scratch == NULL or (g_weights and f.products == NULL) or (d and a.H == NULL):
+        if (
+            f.places == NULL or f.rows == NULL or f.scratch == NULL
+            or (g_weights and f.products == NULL) or (d and a.H == NULL)
+        ):
             raise MemoryError()
         for i in range(n_fields):
             f.places[i] = -1
