@@ -42,9 +42,11 @@ class Problem:
         (1/n) Σ_i s_i ℓ(y_i, score_i) + ½ Σ_j c_j (l2_linear · w_j² + l2_factors_j · ‖v_j‖²)
 
     with c_j = (n_j + l2_prior) / n and n_j the sum of the weights of the rows in which feature j is not zero; a feature
-    that never is has no penalty. w0 is not penalised. Field weights r are drawn to one, else they would grow, the factors
-    shrink and nothing be penalised: by ½ PAIR_SHARE · l2_factors · c_fg (r_fg − 1)², c_fg the share of rows that have
-    both fields.
+    that never is has no penalty. w0 is not penalised. Field weights r are drawn to one by
+
+        ½ PAIR_SHARE · l2_factors · c_fg (r_fg − 1)²
+
+    with c_fg the share of rows that have both fields: else they would grow, the factors shrink, and L2 do nothing.
     """
 
     rows: Rows
