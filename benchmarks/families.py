@@ -171,7 +171,7 @@ def against_xlearn(python, features, epochs, rounds):
 def planted(seed=0):
     """RMSE to the noise floor, on held-out rows of a truth of order three and of one with fields."""
     rng = np.random.default_rng(seed)
-    n, n_fields, levels, noise = 100_000, 6, 20, 0.5
+    n, n_fields, levels, noise = 200_000, 6, 20, 0.5
     cells = rng.integers(0, levels, (n, n_fields))
     columns = cells + levels * np.arange(n_fields)
     shape = (n, n_fields * levels)
