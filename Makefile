@@ -14,7 +14,7 @@ BUILD := setup.py setup.cfg pyproject.toml constraints.txt
 # the build's own environment is pinned like ours
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: quickstart movielens test check lint types notebooks slow wheel min-versions bench clean
+.PHONY: quickstart movielens test check lint types notebooks slow docs wheel min-versions bench leaderboard clean
 
 # MovieLens-100K, all of it, lies inside one small wheel. It may not be redistributed, so it is fetched.
 MOVIELENS := data/recbole-1.2.1-py3-none-any.whl
@@ -44,10 +44,10 @@ $(VENV)/test: $(VENV)/python $(BUILD) $(KERNELS)
 	touch $(VENV)/base $@
 
 $(VENV)/check: $(VENV)/python $(BUILD) $(KERNELS)
-	$(PIP) install -q -e ".[arrow,data,lint,notebook,plot,test,triton]"
+	$(PIP) install -q -e ".[arrow,data,docs,lint,notebook,plot,test,triton]"
 	touch $(VENV)/base $(VENV)/test $@
 
-check: $(VENV)/check test lint types slow wheel min-versions
+check: $(VENV)/check test lint types slow docs wheel min-versions
 
 lint: $(VENV)/check
 	$(BIN)/ruff check .
@@ -79,6 +79,12 @@ min-versions: wheel
 	build/min/venv/bin/python -m pip --disable-pip-version-check install -q --no-deps dist/*-abi3-*.whl
 	cp -r tests datasets docs notebooks README.md build/min/
 	cd build/min && venv/bin/python -m pytest -p no:cacheprovider -c $(CURDIR)/pyproject.toml --rootdir=. -m "not slow" tests
+
+# The pages, the notebooks and the benchmarks' page, put together; build/docs/html/index.html is the way in.
+docs: $(VENV)/check
+	rm -rf build/docs && mkdir -p build/docs && cp -r docs build/docs/source && cp -r notebooks build/docs/source/
+	cp benchmarks/README.md build/docs/source/benchmarks.md && cp CHANGELOG.md build/docs/source/changelog.md
+	$(BIN)/python -m sphinx -q -W --keep-going -j auto build/docs/source build/docs/html
 
 bench: $(VENV)/check
 	for peer in libmf lightfm-next modern-fm myfm xlearn; do $(PIP) install -q $$peer || echo "$$peer is left out"; done

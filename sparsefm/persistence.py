@@ -14,14 +14,16 @@ import itertools
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load as _parse
 
-__all__ = ["ModelFileError", "read", "write"]
+__all__ = ["ModelFileError", "read", "replacing", "write"]
 
 _MAGIC = b"sparsefm"
 _DIGEST = 32
@@ -46,19 +48,26 @@ def write(path: str | os.PathLike[str], meta: dict[str, Any], arrays: dict[str, 
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     parts = [len(text).to_bytes(8, "little") + text]
+    with replacing(path) as file:
+        digest = hashlib.sha256()
+        file.write(_MAGIC + bytes(_DIGEST))
+        for part in itertools.chain(parts, arrays.values()):
+            # of strided or Fortran-ordered arrays the elements in order, not the memory as it lies
+            plain = part if isinstance(part, bytes) else np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+            digest.update(plain)
+            file.write(plain)
+        file.seek(len(_MAGIC))
+        file.write(digest.digest())
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A new file beside the path, which takes its place once it is complete: never half, whatever happens."""
     target = Path(path)
     beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(beside, "xb") as file:
-            digest = hashlib.sha256()
-            file.write(_MAGIC + bytes(_DIGEST))
-            for part in itertools.chain(parts, arrays.values()):
-                # of strided or Fortran-ordered arrays the elements in order, not the memory as it lies
-                plain = part if isinstance(part, bytes) else np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
-                digest.update(plain)
-                file.write(plain)
-            file.seek(len(_MAGIC))
-            file.write(digest.digest())
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, target)

@@ -182,7 +182,7 @@ def test_titles_a_terminal_cannot_show_do_no_harm(tmp_path: Path) -> None:
 def test_help_has_examples(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(arguments)
-    assert "sparsefm quickstart --data ml-100k.zip" in capsys.readouterr().out
+    assert "  sparsefm quickstart " in capsys.readouterr().out
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

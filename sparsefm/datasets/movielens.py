@@ -284,13 +284,13 @@ def load_movielens(path: str | Path) -> MovieLens:
 
     The layout is recognised by its files, which may lie in a folder of any depth:
 
-    ===================  ==========================================================================
-    100K                 u.data, u.user, u.item (and u.genre)
-    1M                   ratings.dat, users.dat, movies.dat
-    10M                  ratings.dat, movies.dat (and tags.dat)
-    20M, 25M, 32M, latest  ratings.csv, movies.csv (and tags.csv, links.csv)
-    RecBole              NAME.inter (and NAME.user, NAME.item), tab-separated with typed headers
-    ===================  ==========================================================================
+    ======================  ====================================================================
+    100K                    u.data, u.user, u.item (and u.genre)
+    1M                      ratings.dat, users.dat, movies.dat
+    10M                     ratings.dat, movies.dat (and tags.dat)
+    20M, 25M, 32M, latest   ratings.csv, movies.csv (and tags.csv, links.csv)
+    RecBole                 NAME.inter (and NAME.user, NAME.item), tab-separated, typed headers
+    ======================  ====================================================================
 
     Parameters
     ----------

@@ -34,6 +34,8 @@ class Cross:
         As in `OneHot`, of pairs. A pair that training never saw is unknown, even where both of its levels are
         known; it is missing where either of its cells is.
 
+    Notes
+    -----
     `inverse_transform` gives tuples (first, second), None where the pair is unknown or missing.
 
     Examples

@@ -60,10 +60,13 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     columns_ : dict of str to fitted column
     field_names_ : list of str
-    fields_ : (n_features_out_,) int32, the field of each output column
-    buckets_ : (n_features_out_,) int32, the column its field gives to unknown levels, -1 where there is none;
-        with these `FMParams.grow` finds a start for the columns that partial_fit appended
-    n_features_in_, n_features_out_ : int, input columns that are read, and output columns
+    fields_ : (n_features_out_,) int32
+        The field of each output column.
+    buckets_ : (n_features_out_,) int32
+        The column its field gives to unknown levels, -1 where there is none; with these `FMParams.grow` finds a start
+        for the columns that partial_fit appended.
+    n_features_in_, n_features_out_ : int
+        Input columns that are read, and output columns.
     feature_names_in_ : (n_features_in_,) object, only if fitted on a frame with column names
     unknown_report_ : DataFrame, see there
 
@@ -74,6 +77,8 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     TypeError
         for cells that its encoder cannot read, sparse input, and input that is neither frame nor array.
 
+    Notes
+    -----
     Frames are pandas', or any that speak Arrow: polars, pyarrow, DuckDB and others (they need pyarrow: `pip install
     sparsefm[arrow]`). Every error names the column. Levels that training never saw are encoded as the column's
     `unknown` says, missing cells (None, NaN, NaT, pandas.NA) as its `missing` says.

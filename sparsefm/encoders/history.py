@@ -72,6 +72,8 @@ class History:
         meets their pairs again. Then (without `before`) all rows of a user have the same entries, and solver="mcmc"
         and "als" keep and work on them once a user, at a small part of the cost.
 
+    Notes
+    -----
     There is one column for each item, in order of first appearance, and none for the unknown or missing. A
     row whose user is unknown (in no fitted pair) or missing is empty; an unknown or missing item leaves
     nothing out, nor does an input without the column `of`. The output holds rows x history entries: on tens

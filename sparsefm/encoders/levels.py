@@ -80,6 +80,8 @@ class OneHot:
         together, and count them together for `min_count` and `max_levels`, which must be equal. Each still
         has columns of its own in the output: a home team is not the same feature as a guest.
 
+    Notes
+    -----
     Levels are strings, numbers, booleans or datetimes, in the order of their first appearance. An integral
     float is its integer: 1.0 and 1 are one level, "1" and True are others.
 

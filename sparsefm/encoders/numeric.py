@@ -33,6 +33,8 @@ class Numeric:
         that says so. That column exists only if values were missing in fit (or in a later partial_fit); if they
         first are in transform, value 0 is all they get. "error": ValueError.
 
+    Notes
+    -----
     Mean and deviation are those of the first fit: partial_fit leaves them, since the model knows the column by
     them. Of chunks they are, to rounding, those of the whole. An infinite value, or one that float32 cannot hold
     once scaled, is a ValueError; text is a TypeError.

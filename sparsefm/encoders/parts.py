@@ -59,6 +59,8 @@ class Binned:
     missing : {"own", "ignore", "error"}
         None, NaN or pandas.NA: a column of their own; no entry; ValueError.
 
+    Notes
+    -----
     Bins are closed on the left: with edges 20 and 30 they are (-inf, 20), [20, 30) and [30, inf). Numbers are
     compared as float64. Infinite values are a ValueError, text is a TypeError. The edges are those of the
     first fit for good, and there is a single bin if the first fit saw no value.
@@ -113,6 +115,8 @@ class Hashed:
     missing : {"own", "ignore", "error"}
         None, NaN, NaT or pandas.NA: a column of their own; no entry; ValueError.
 
+    Notes
+    -----
     The text of a number is Python's shortest, of an integral one that of the integer, so 1, 1.0 and "1" share
     a column; booleans are "True" and "False", datetimes in ISO 8601, in UTC if they have a time zone. Columns
     are named "#0", "#1", ...; `inverse_transform` leaves the field out, for no way leads back.
@@ -147,6 +151,8 @@ class Date:
     missing : {"own", "ignore", "error"}
         None or NaT: a column of their own; no entry; ValueError.
 
+    Notes
+    -----
     Each of the n entries is 1/√n, so that every row has length 1. Parts are those of the column's own time
     zone: a column in UTC has the hours of UTC; ``dt.tz_convert`` makes them local. Text and numbers are a
     TypeError: ``pd.to_datetime`` reads them. `inverse_transform` leaves the field out.

@@ -85,6 +85,8 @@ class TargetStats:
     random_state : int
         Of the permutations.
 
+    Notes
+    -----
     The target y has two classes of any type (two distinct numbers are two classes), the larger in sorted order
     being 1, or is a real number.
 
@@ -149,6 +151,8 @@ class Counts:
         largest count of the first fit, is open; of K counts each entry is 1/√K. "log": for each count n one
         column with log(1 + n), minus its mean over the training rows, divided by its standard deviation.
 
+    Notes
+    -----
     In `fit_transform` a row leaves itself out. A missing cell is a level of its own. `partial_fit` goes on
     counting; bins, means and deviations stay as first settled. No y is needed.
 

@@ -462,7 +462,10 @@ class _BaseFM(BaseEstimator):  # type: ignore[misc]
             Of known classes or levels. A class_weight counts relative to the mean over the rows that teach;
             "balanced" is refused, as in `partial_fit`.
 
-        Raises ValueError without a FrameEncoder, for X without rows, and what `fit` raises.
+        Raises
+        ------
+        ValueError
+            Without a FrameEncoder, for X without rows, and what `fit` raises.
         """
         folded: Self = fold.fold_in(self, X, y)
         return folded

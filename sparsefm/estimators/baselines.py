@@ -108,8 +108,11 @@ class Popularity(_Baseline):
             that occurs more than once counts once, with weights by their sum.
         y : ignored
 
-        Raises ValueError for absent columns, ids that are missing, weights that are negative or not finite; a fit that
-        fails leaves the estimator as it was.
+        Raises
+        ------
+        ValueError
+            For absent columns, ids that are missing, weights that are negative or not finite; a fit that fails leaves
+            the estimator as it was.
         """
         met = self._matrix(X)
         self._items = np.asarray(met.sum(axis=0), np.float64), np.zeros((met.shape[1], 0))
@@ -169,8 +172,11 @@ class EASE(_Baseline):
             One row an interaction, as for `Popularity`. A pair counts as 1, or as the sum of its weights.
         y : ignored
 
-        Raises ValueError for a wrong l2, more than 30,000 items, absent columns, ids that are missing, weights that are
-        negative, not finite or too large to square; a fit that fails leaves the estimator as it was.
+        Raises
+        ------
+        ValueError
+            For a wrong l2, more than 30,000 items, absent columns, ids that are missing, weights that are negative, not
+            finite or too large to square; a fit that fails leaves the estimator as it was.
         """
         check_positive(self.l2, "l2")
         self._met = self._matrix(X)

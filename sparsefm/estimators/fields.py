@@ -33,6 +33,8 @@ class FFMRegressor(FMRegressor):
     fields : (n_features,) int, optional
         The field of each column of a matrix, from 0 on; without them each column is a field of its own (up to 1000).
 
+    Notes
+    -----
     The others are FMRegressor's, but order and share_factors; the solver is one of gradients and trains sample after
     sample.
 
@@ -41,6 +43,8 @@ class FFMRegressor(FMRegressor):
     factors_ : (n_features, n_fields · n_factors)
     fields_ : (n_features,) int32
 
+    Notes
+    -----
     The others are FMRegressor's.
 
     Examples
@@ -180,6 +184,8 @@ class FwFMRegressor(FMRegressor):
     encoder, fields
         As for FFMRegressor.
 
+    Notes
+    -----
     The others are FMRegressor's, but order and share_factors; the solver is one of gradients and trains sample after
     sample.
 
@@ -189,6 +195,8 @@ class FwFMRegressor(FMRegressor):
         r, symmetric; on the diagonal of pairs within a field.
     fields_ : (n_features,) int32
 
+    Notes
+    -----
     The others are FMRegressor's.
 
     Examples

@@ -347,6 +347,8 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
     class_weight : dict, "balanced" or None
         Weight of a class's rows, times sample_weight; "balanced" is n_rows / (n_classes · rows of the class).
 
+    Notes
+    -----
     The others are FMRegressor's.
 
     Attributes
@@ -354,6 +356,8 @@ class FMClassifier(ClassifierMixin, _BaseFM):  # type: ignore[misc]
     classes_ : (n_classes,)
     params_ : FMParams, for several classes a tuple of them
 
+    Notes
+    -----
     The others are FMRegressor's; with several classes each record of history_ names its "class".
 
     Examples

@@ -39,6 +39,8 @@ class FMOrdinal(RegressorMixin, _BaseFM):  # type: ignore[misc]
     posterior_ : Posterior
         `cuts` holds the cut points of each draw.
 
+    Notes
+    -----
     The others are FMRegressor's.
 
     Examples

@@ -165,8 +165,11 @@ class FMRanker(ByIds):
             Interactions held out, with the columns of X. Lists for their users and contexts are judged after each
             epoch; what users met in X is not shown, items that the fit does not know are never found.
 
-        Raises ValueError for wrong parameters, absent columns, ids that are missing or repeated, weights that are
-        negative or not finite; a fit that fails leaves the estimator as it was.
+        Raises
+        ------
+        ValueError
+            For wrong parameters, absent columns, ids that are missing or repeated, weights that are negative or not
+            finite; a fit that fails leaves the estimator as it was.
         """
         self._check_parameters()
         X, users, items = self._frame_of(X, users, items)
@@ -398,7 +401,10 @@ class FMRanker(ByIds):
         sample_weight : (n_interactions,), optional
             In the unit of those of the fit.
 
-        Raises ValueError for items that are not known, and what `fit` raises.
+        Raises
+        ------
+        ValueError
+            For items that are not known, and what `fit` raises.
 
         Examples
         --------
@@ -528,7 +534,10 @@ class FMRanker(ByIds):
             values of a row add up to its score. Where scores are cosines, they are the pairs of the two sides, divided
             by the lengths of both vectors.
 
-        Raises ValueError for an unknown by, ids that the fit does not know, and more than ten million lines.
+        Raises
+        ------
+        ValueError
+            For an unknown by, ids that the fit does not know, and more than ten million lines.
         """
         check_is_fitted(self)
         if not isinstance(X, pd.DataFrame) or not {self.user, self.item} <= set(X.columns):

@@ -85,6 +85,8 @@ def fm(
     ValueError, TypeError
         For arrays that are not CSR rows, or parameters that do not belong together.
 
+    Examples
+    --------
     >>> indptr, indices = torch.tensor([0, 2]), torch.tensor([0, 1])
     >>> fm(indptr, indices, None, torch.tensor(0.5), torch.tensor([1.0, 2.0]), torch.tensor([[3.0], [4.0]]))
     tensor([15.5000])

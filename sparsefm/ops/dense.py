@@ -59,6 +59,8 @@ def fm_dense(x: Tensor, w0: Tensor, w: Tensor, V: Tensor) -> Tensor:
     ValueError
         For shapes, types or devices that do not belong together.
 
+    Examples
+    --------
     >>> fm_dense(torch.tensor([1.0, 10.0]), torch.tensor(0.5), torch.tensor([1.0, 2.0]), torch.tensor([[3.0], [4.0]]))
     tensor(141.5000)
     """

@@ -94,6 +94,8 @@ def anova(
     ValueError, TypeError
         For arrays that are not CSR rows, or parameters that do not belong together.
 
+    Examples
+    --------
     >>> indptr, indices, V = torch.tensor([0, 3]), torch.tensor([0, 1, 2]), torch.tensor([[1.0, 2.0]] * 3)
     >>> anova(indptr, indices, None, torch.tensor(0.5), torch.zeros(3), V, order=3)  # 0.5 + 3 · 1² + 2³
     tensor([11.5000])
@@ -139,6 +141,8 @@ def field_aware(
         For arrays that are not CSR rows, parameters that do not belong together, or fields out of range (on the CPU;
         elsewhere torch's own assertion fails).
 
+    Examples
+    --------
     >>> indptr, indices, V = torch.tensor([0, 2]), torch.tensor([0, 1]), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     >>> field_aware(indptr, indices, None, torch.tensor(0.5), torch.zeros(2), V, torch.tensor([0, 1]), n_fields=2)
     tensor([6.5000])
@@ -183,6 +187,8 @@ def field_weighted(
     ValueError, TypeError
         As `field_aware`.
 
+    Examples
+    --------
     >>> indptr, indices, V = torch.tensor([0, 2]), torch.tensor([0, 1]), torch.tensor([[3.0], [4.0]])
     >>> r = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
     >>> field_weighted(indptr, indices, None, torch.tensor(0.5), torch.zeros(2), V, torch.tensor([0, 1]), r)

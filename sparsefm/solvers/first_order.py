@@ -347,8 +347,9 @@ class FTRL(_FirstOrder):
     l1 : float
         Strength of L1 on the weights: one is exactly zero until the sum of its gradients, each as adaptive steps
         weigh it, exceeds l1. With l1=0 this is AdaGrad.
-    learning_rate, max_iter, batch_size, dropout, average, tol, patience, shuffle, checkpoint, checkpoint_epochs,
-    checkpoint_minutes
+    learning_rate, max_iter, batch_size, dropout, average, tol, patience, shuffle
+        As for AdaGrad.
+    checkpoint, checkpoint_epochs, checkpoint_minutes
         As for AdaGrad.
     """
 

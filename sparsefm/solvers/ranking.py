@@ -207,6 +207,8 @@ class BPR(_Pairwise):
     negatives : "uniform" or "popular"
         Items are drawn each as often as any other, or as often as they occur: then popularity is no merit.
 
+    Notes
+    -----
     Interactions step in batches of 128: drawn, and scored, from the state before the batch. The same bits at any
     n_threads, of which models up to 8 MB use one.
     """
@@ -232,6 +234,8 @@ class WARP(_Pairwise):
     max_trials : int
         Draws at most; an interaction that holds against all of them takes no step.
 
+    Notes
+    -----
     Interactions step in batches of 128: drawn, and scored, from the state before the batch. The same bits at any
     n_threads, of which models up to 8 MB use one.
     """
@@ -268,6 +272,8 @@ class ImplicitALS(BaseEstimator):  # type: ignore[misc]
     exponent : float
         1: penalties by frequency, 0: the same for all.
 
+    Notes
+    -----
     The same bits at any n_threads.
     """
 

@@ -109,6 +109,8 @@ class SampledSoftmax(_Shared):
     temperature : float
         The lower, the more the nearest of the items drawn count.
 
+    Notes
+    -----
     Scores are cosines: they know no popularity but that of angles. The same bits at any n_threads; products are
     numpy's, which has threads of its own.
     """
@@ -154,6 +156,8 @@ class CosineContrastive(_Shared):
     negative_weight : float
         What all items drawn count together.
 
+    Notes
+    -----
     As for SampledSoftmax scores are cosines.
     """
 
