@@ -1,7 +1,6 @@
 """The encoders against a slow reference: each row a dict from output column to value, built cell by cell."""
 
 import datetime as dt
-import doctest
 import importlib
 import importlib.util
 import json
@@ -672,14 +671,6 @@ CHECKS = list(estimator_checks_generator(FrameEncoder()))
 @pytest.mark.parametrize("estimator, check", CHECKS, ids=[check.func.__name__ for _, check in CHECKS])
 def test_scikit_learn_checks_pass(estimator, check):
     check(estimator)
-
-
-@pytest.mark.parametrize("room", ["cross", "frame", "history", "levels", "numeric", "parts", "target"])
-def test_the_examples_in_the_docstrings_run(room):
-    module = importlib.import_module(f"sparsefm.encoders.{room}")
-    failed, attempted = doctest.testmod(module)
-    assert failed == 0
-    assert attempted > 2
 
 
 def test_it_stands_in_a_pipeline(ratings, specification):

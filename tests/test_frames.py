@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import bz2
 import csv
-import doctest
 import gzip
-import importlib
 import io
 import lzma
 import math
@@ -527,10 +525,3 @@ def test_recbole_refuses(tmp_path: Path) -> None:
     write(tmp_path, "item_id:token\n1\n", "b.item")
     with pytest.raises(DataFileError, match=r"of one data set, found a\.item, b\.item"):
         load_recbole(tmp_path)
-
-
-def test_the_examples_in_the_docstrings_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parents[1])
-    failed, attempted = doctest.testmod(importlib.import_module("sparsefm.datasets.frames"))
-    assert failed == 0
-    assert attempted > 5

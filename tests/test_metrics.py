@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from collections.abc import Callable
 from math import log, log2, sqrt
 from typing import Any
@@ -12,7 +11,6 @@ import pandas as pd
 import pytest
 import sklearn.metrics
 
-from sparsefm import metrics
 from sparsefm.metrics import (
     auc,
     calibration_error,
@@ -349,9 +347,3 @@ def test_popularity_lift_by_hand() -> None:
 def test_lists_that_say_nothing_are_refused(call: Callable[[], float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_the_examples_hold() -> None:
-    modules = (metrics.catalogue, metrics.draws, metrics.predictions, metrics.relevance)
-    failed, attempted = map(sum, zip(*map(doctest.testmod, modules), strict=True))
-    assert (failed, attempted > 15) == (0, True)
