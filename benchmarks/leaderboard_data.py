@@ -22,7 +22,7 @@ from sparsefm.datasets import load_movielens, make_ratings
 RATED = ("user_id", "item_id", "gender", "age", "occupation", "decade", "genres")  # as far as a data set has them
 N_FACTORS = 16  # of everyone who has factors and takes rows; those who rank have ranking.py's 32
 LIKED = 0.8  # of the highest rating: four of five stars, eight of ten
-QUICK_ROWS, QUICK_USERS = 4_000, 150
+QUICK_ROWS, QUICK_USERS = 1_500, 150
 
 Frame = pd.DataFrame
 Cut = Callable[[Frame], tuple[Frame, Frame]]
@@ -71,9 +71,11 @@ def tasks(found: dict[str, Path], quick: bool) -> Iterator[Task]:
             yield from of_ratings(name, load_movielens(found[name]), quick)
     made = make_ratings(random_state=0)
     yield from of_ratings("made ratings", made, quick, f"noise floor RMSE {made.noise_floor:.4f}")
-    work = workloads.clicks("W3", 100_000, 20_000)
+    work = workloads.clicks("W3", 60_000, 10_000)
     frame, columns = clicks_frame(work)
-    yield table_task("labels", "made clicks", frame, columns, "y", None, quick, f"noise floor log loss {work.floor:.4f}")
+    yield table_task(
+        "labels", "made clicks", frame, columns, "y", None, quick, f"noise floor log loss {work.floor:.4f}"
+    )
     if "Adult" in found:
         frame = with_bins(Adult, Adult.load(str(found["Adult"])))
         columns = recipes(Adult)["+ OneHot of the numbers"]

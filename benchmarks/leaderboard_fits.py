@@ -3,10 +3,10 @@
     python benchmarks/leaderboard_fits.py ADAPTER       orders on standard input, answers on standard output
     python benchmarks/leaderboard_fits.py --versions MODULE ...
 
-An order is a line of JSON, {"rows": path, "out": path, "settings": {...}, "repeats": n}. The answer is one too:
+An order is a line of JSON, {"rows": path, "out": path, "settings": {...}, "repeats": n}, and so is the answer:
 {"seconds": median of the fits} once the predictions (n_test,), or lists (n_users, 20), lie at `out`, else {"error": ...}.
-Beside the system it needs numpy and scipy. Adapters are `fit(rows, settings) -> (seconds, predictions or lists)`; seconds
-are of the fit alone. Everything has one thread and the seed 0.
+Beside the system numpy and scipy are needed. An adapter is `fit(rows, settings) -> (seconds, predictions or lists)`, with
+the seconds of the fit alone. Everything has one thread and the seed 0.
 """
 
 from __future__ import annotations
@@ -260,7 +260,10 @@ def fit_implicit_bpr(rows: Pairs, settings: dict[str, Any]) -> tuple[float, np.n
 
 
 def _implicit(kind: Any, rows: Pairs, l2: float, **options: Any) -> tuple[float, np.ndarray]:
-    model, met = kind(factors=RANK, regularization=l2, num_threads=1, random_state=0, **options), sp.csr_matrix(rows.met)
+    model, met = (
+        kind(factors=RANK, regularization=l2, num_threads=1, random_state=0, **options),
+        sp.csr_matrix(rows.met),
+    )
     seconds = timed(lambda: model.fit(met, show_progress=False))
     return seconds, rows.lists(np.asarray(model.user_factors), np.asarray(model.item_factors))
 
