@@ -17,8 +17,19 @@ pytest.importorskip("matplotlib", reason="matplotlib comes with the extra `plot`
 
 from matplotlib.figure import Figure
 
-from sparsefm.metrics import calibration_error
-from sparsefm.plots import calibration, explanation, field_importance, learning_curve
+from sparsefm.metrics import calibration_error, split_rhat
+from sparsefm.plots import (
+    calibration,
+    explanation,
+    field_importance,
+    interval_coverage,
+    item_map,
+    learning_curve,
+    pair_importance,
+    posterior_trace,
+    predicted_against_actual,
+)
+from sparsefm.solvers import MCMC
 
 HISTORY: list[dict[str, Any]] = [
     {"epoch": 1, "loss": 2.0, "eval_loss": 0.5},
@@ -267,3 +278,91 @@ def test_probabilities_that_cannot_be_drawn_are_refused(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install sparsefm\[plot\]"):
         calibration([0, 1], [0.5, 0.5])
+
+
+def test_pairs_of_fields_are_a_square_with_the_fields_themselves_on_its_diagonal() -> None:
+    more = pd.DataFrame({"first": ["user"], "second": ["user"], "importance": [0.25]})  # a field met with itself
+    ax = pair_importance(pd.concat([FIELDS, more]), title="pairs")
+    assert names(ax) == ["user", "item"]
+    square = np.asarray(ax.images[0].get_array())
+    np.testing.assert_array_equal(square[np.tril_indices(2)], [0.75, 0.25, 0.125])
+    assert not np.isfinite(square[0, 1])
+    assert sorted(notes(ax)) == sorted(["0.75", "0.25", "0.12"])
+    axes = Figure().subplots()
+    assert pair_importance(FIELDS, ax=axes) is axes
+    with pytest.raises(ValueError, match="sets of three fields"):
+        pair_importance(FIELDS.assign(third=""))
+
+
+def test_what_was_predicted_stands_over_each_level() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(1, 4, 300)
+    p = y + rng.normal(0, 0.1, 300)
+    ax = predicted_against_actual(y, p)
+    assert [label.get_text() for label in ax.get_xticklabels()] == [f"{k}\n{(y == k).sum()} rows" for k in (1, 2, 3)]
+    middles = [line.get_ydata()[0] for line in ax.get_lines() if line.get_linewidth() == 2]
+    np.testing.assert_allclose(middles, [np.median(p[y == k]) for k in (1, 2, 3)])
+    (label,) = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert label == f"right; RMSE of these rows {np.sqrt(np.mean((y - p) ** 2)):.4g}"
+
+
+def test_a_target_of_many_values_is_a_cloud() -> None:
+    y = np.linspace(0, 1, 50)
+    axes = Figure().subplots()
+    assert predicted_against_actual(y, y**2, ax=axes, title="all") is axes
+    points, line = axes.get_lines()
+    np.testing.assert_array_equal(points.get_xydata(), np.column_stack([y, y**2]))
+    np.testing.assert_array_equal(line.get_xydata(), [[0, 0], [1, 1]])
+
+
+def test_intervals_are_counted() -> None:
+    y = np.random.default_rng(0).normal(size=4000)
+    ax = interval_coverage(y, np.zeros(4000), np.full(4000, 0.5))  # too sure by half
+    (label,) = [line for line in drawn(ax) if "90 %" in line]
+    shares, inside = drawn(ax)[label]
+    assert label == f"90 % intervals hold {100 * np.mean(np.abs(y) <= 0.5 * 1.6448536269514722):.1f} %"
+    assert (np.array(inside) < shares).all()
+    honest = drawn(interval_coverage(y, np.zeros(4000), np.ones(4000)))
+    _, (shares, inside) = honest.values()
+    np.testing.assert_allclose(inside, shares, atol=0.03)
+
+
+def test_chains_are_drawn_with_their_agreement() -> None:
+    X, y = np.eye(4)[[0, 1, 2, 3] * 10], np.arange(40.0) % 7
+    model = FMRegressor(2, solver=MCMC(n_samples=12, n_chains=2, burn_in=2), random_state=0).fit(X, y)
+    draws = model.posterior_
+    ax = posterior_trace(draws, title="two chains")
+    for line, chain in zip(ax.get_lines(), (0, 1), strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), draws.deviation[draws.chain == chain])
+    assert notes(ax) == [f"2 chains, split R-hat {split_rhat(draws.deviation.reshape(2, -1)):.3f}"]
+
+
+def test_items_that_are_alike_lie_together_and_titles_apart() -> None:
+    rng = np.random.default_rng(0)
+    V = np.repeat([[3, 0, 0], [-3, 0, 0], [0, 1, 0]], 20, axis=0) + rng.normal(0, 0.1, (60, 3))
+    ax = item_map(V, [f"item {i}" for i in range(60)], top=5)
+    x = ax.get_lines()[0].get_xdata()
+    np.testing.assert_allclose(np.abs(np.diff(x.reshape(3, 20).mean(axis=1))), [6, 3], atol=0.3)
+    assert 2 <= len(ax.texts) <= 5
+    assert ax.texts[0].get_text() == "item 0"
+    ax.figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: predicted_against_actual([1, 2], [1]), "y_true has 2 samples, y_pred has 1"),
+        (lambda: predicted_against_actual([1, np.nan], [1, 2]), "missing or infinite"),
+        (lambda: interval_coverage([1, 2], [1, 2], [1, 0]), "std must be positive, got 0"),
+        (lambda: posterior_trace(None), "fitted with solver='mcmc'.*got NoneType"),
+        (lambda: item_map([[1, 2]], ["a"]), r"two and more rows .* got shape \(1, 2\)"),
+        (lambda: item_map(np.eye(3), ["a"]), "one for each of the 3 vectors, got 1"),
+        (lambda: item_map(np.eye(3), "abc", top=0), "top must be a positive integer"),
+        (lambda: pair_importance(FIELDS[:0]), "frame has no line"),
+    ],
+)
+def test_what_these_cannot_draw_is_refused(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
