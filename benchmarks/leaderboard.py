@@ -24,6 +24,7 @@ import math
 import os
 import platform
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -73,7 +74,8 @@ class System:
         if quick:
             last = list(values)[-1:]
             values = {name: of_it[: 1 + (name in last)] for name, of_it in values.items()}
-        return grid(**values)
+        points: list[dict[str, Any]] = grid(**values)
+        return points
 
 
 def _both(of_ratings: dict[str, list[Any]], of_labels: dict[str, list[Any]] | None = None) -> dict[str, Any]:
@@ -84,7 +86,7 @@ SYSTEMS = {
     "sparsefm default": System("fm", _both({})),
     "sparsefm auto": System("fm", _both({"solver": ["auto"]})),
     "sparsefm mcmc": System("fm", {"ratings": {"solver": ["mcmc"]}}),
-    "myFM": System("myfm", _both({"sweeps": [200], "rank": [8, 16]}), "myfm", "myfm"),
+    "myFM": System("myfm", _both({"sweeps": [100], "rank": [8, 16]}), "myfm", "myfm"),
     "modern-fm": System(
         "modern_fm",
         _both(
@@ -259,36 +261,44 @@ def run(name: str, worker: Worker, prepared: Prepared, quick: bool, limit: float
     points, began = system.points(task.kind, quick), time.perf_counter()
     out = worker.folder / f"{worker.adapter}.npy"
 
-    def fitted(part: int, point: dict[str, Any], repeats: int, seconds: float) -> tuple[float, tuple[float, ...], str]:
+    def fitted(part: int, point: dict[str, Any], repeats: int, limit: float) -> tuple[float, tuple[float, ...], str]:
+        """Seconds, measures and why there are none; what failed took as long as it was waited for."""
         order = {"rows": str(prepared.folders[part]), "out": str(out), "settings": point, "repeats": repeats}
-        answer = worker.ask(order, seconds)
+        asked = time.perf_counter()
+        answer = worker.ask(order, limit)
         if "error" in answer:
-            return math.nan, (math.nan, math.nan), answer["error"]
+            return time.perf_counter() - asked, (math.nan, math.nan), answer["error"]
         try:
             quality = data.measured((prepared.search, prepared.full)[part], np.load(out))
         except ValueError as error:
-            return math.nan, (math.nan, math.nan), f"what it gave cannot be judged: {error}"
+            return answer["seconds"], (math.nan, math.nan), f"what it gave cannot be judged: {error}"
         return answer["seconds"], quality, ""
 
-    search, chosen, tried, why = 0.0, 0, [], ""
+    search, chosen, notes = 0.0, points[0], ""
     if len(points) > 1:
+        tried: list[float] = []
+        why = ""
         for point in points:
             took, quality, error = fitted(0, point, 1, limit / 4)
             tried.append(quality[0])
-            search += 0.0 if error else took
-            why = error or why
+            search, why = search + took, error or why
             if time.perf_counter() - began > limit / 2:
                 break
         best = choose(tried, task.kind in data.LOWER_IS_BETTER)
         if best is None:
             return line.failed(why)
-        chosen = best
-    remains = limit - (time.perf_counter() - began)
-    took, quality, error = fitted(1, points[chosen], REPEATS, remains)
-    settings = in_words(points[chosen]) or "as it comes"
-    if tried and len(tried) < len(points):
-        settings += f" (of {len(tried)} points of {len(points)}, then time was up)"
-    return line.failed(error) if error else line.done(settings, quality, took, search)
+        chosen, notes = points[best], of_search(len(points), tried)
+    took, quality, error = fitted(1, chosen, REPEATS, limit - (time.perf_counter() - began))
+    words = (in_words(chosen) or "as it comes") + notes
+    return line.failed(f"{words}: {error}") if error else line.done(words, quality, took, search)
+
+
+def of_search(n_points: int, tried: list[float]) -> str:
+    """What should be known of a search that did not see the whole grid."""
+    missed, failed = n_points - len(tried), sum(map(math.isnan, tried))
+    notes = [f"{missed} of {n_points} points not tried: time was up"] * (missed > 0)
+    notes += [f"{failed} of {n_points} points failed"] * (failed > 0)
+    return f" ({'; '.join(notes)})" if notes else ""
 
 
 # ---- all of them
@@ -297,24 +307,19 @@ def run(name: str, worker: Worker, prepared: Prepared, quick: bool, limit: float
 def processor() -> str:
     """Its name, as Linux or else Python has it."""
     told = Path("/proc/cpuinfo")
-    names = (
-        [row.split(":", 1)[1].strip() for row in told.read_text().splitlines() if row.startswith("model name")]
-        if told.exists()
-        else []
-    )
+    rows = told.read_text().splitlines() if told.exists() else []
+    names = [row.split(":", 1)[1].strip() for row in rows if row.startswith("model name")]
     return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
-def preface(known: dict[str, str], skipped: list[str], quick: bool) -> list[str]:
+def preface(known: dict[str, str], skipped: list[str], load: float, quick: bool) -> list[str]:
     """What stands above the tables."""
     found = ", ".join(f"{package} {version}" for package, version in sorted(known.items()))
     lines = ["# Leaderboard", ""]
     if quick:
         lines += ["A check on small samples and grids: these numbers mean nothing.", ""]
-    lines += [
-        f"{date.today().isoformat()}; {processor()}; one thread; seed 0; Python {platform.python_version()}; {found}.",
-        "",
-    ]
+    begun = f"{date.today().isoformat()}; {processor()}, load average {load:.1f} before the run"
+    lines += [f"{begun}; one thread; seed 0; Python {platform.python_version()}; {found}.", ""]
     return lines + [f"Left out: {reason}\n" for reason in skipped]
 
 
@@ -338,6 +343,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.data is not None and not args.data.is_dir():
         parser.error(f"--data must be a folder, there is none at {args.data}")
+    peers = shutil.which(args.peers)
+    if peers is None:
+        parser.error(f"--peers must be a Python interpreter, there is none at {args.peers}")
+    args.peers = str(Path(peers).absolute())  # it is started in other folders; its links stay, a venv is known by them
     args.out.mkdir(parents=True, exist_ok=True)
     found = data.find([HERE.parent / "data", *([args.data] if args.data else [])])
     print("found: " + (", ".join(found) or "nothing, so made data only"), flush=True)
@@ -349,6 +358,7 @@ def main() -> None:
 
 def everyone(found: dict[str, Path], folder: Path, args: argparse.Namespace) -> None:
     """All tasks, one after the other, each with all systems that can be imported."""
+    load = os.getloadavg()[0]  # seconds are worth less where others compute too
     here = {name: name for name in ("sparsefm", "numpy", "scipy", "pandas")} | {"sklearn": "scikit-learn"}
     there = {system.module: system.package for system in SYSTEMS.values() if not system.here}
     told = versions(args.peers, there, folder) | versions(sys.executable, here, folder)
@@ -379,7 +389,7 @@ def everyone(found: dict[str, Path], folder: Path, args: argparse.Namespace) -> 
                     lines.append(each.result())
                     print(lines[-1].said(), flush=True)
                 print(f"{task.kind}, {task.data}: {time.perf_counter() - began:.0f} s", flush=True)
-                text = "\n".join([*preface(known, skipped, args.quick), as_markdown(lines), *grids(), ""])
+                text = "\n".join([*preface(known, skipped, load, args.quick), as_markdown(lines), *grids(), ""])
                 write_text(args.out / "leaderboard.md", text)
                 write_text(args.out / "leaderboard.csv", as_csv(lines))
     finally:

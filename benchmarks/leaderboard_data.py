@@ -71,7 +71,7 @@ def tasks(found: dict[str, Path], quick: bool) -> Iterator[Task]:
             yield from of_ratings(name, load_movielens(found[name]), quick)
     made = make_ratings(random_state=0)
     yield from of_ratings("made ratings", made, quick, f"noise floor RMSE {made.noise_floor:.4f}")
-    work = workloads.clicks("W3", 60_000, 10_000)
+    work = workloads.clicks("W3", 40_000, 6_000)
     frame, columns = clicks_frame(work)
     yield table_task(
         "labels", "made clicks", frame, columns, "y", None, quick, f"noise floor log loss {work.floor:.4f}"
@@ -131,14 +131,16 @@ def table_task(
         words, cut = "a random fifth", partial(splits.random, test_size=0.2, random_state=0)
     else:
         words, cut = "the last fifth by time", partial(splits.by_time, test_size=0.2, time=time)
-    return Task(kind, name, words, cut, *cut(frame), columns, target, numbers, floor)
+    train, test = cut(frame)
+    return Task(kind, name, words, cut, train, test, columns, target, numbers, floor)
 
 
 def ranking_task(name: str, liked: Frame, quick: bool) -> Task:
     """Each user's last item is to be found among all that are new to the user."""
     if quick:
         liked = liked[liked["user_id"].isin(np.sort(liked["user_id"].unique())[:QUICK_USERS])]
-    return Task("ranking", name, "each user's last", splits.leave_last_out, *splits.leave_last_out(liked), {})
+    train, test = splits.leave_last_out(liked)
+    return Task("ranking", name, "each user's last", splits.leave_last_out, train, test, {})
 
 
 # ---- as the systems get it

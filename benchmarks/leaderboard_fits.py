@@ -4,9 +4,9 @@
     python benchmarks/leaderboard_fits.py --versions MODULE ...
 
 An order is a line of JSON, {"rows": path, "out": path, "settings": {...}, "repeats": n}, and so is the answer:
-{"seconds": median of the fits} once the predictions (n_test,), or lists (n_users, 20), lie at `out`, else {"error": ...}.
-Beside the system numpy and scipy are needed. An adapter is `fit(rows, settings) -> (seconds, predictions or lists)`, with
-the seconds of the fit alone. Everything has one thread and the seed 0.
+{"seconds": median of the fits} once the predictions (n_test,), or lists (n_users, 20), lie at `out`, or {"error": ...}
+else. Beside the system numpy and scipy are needed. An adapter is `fit(rows, settings) -> (seconds, predictions or
+lists)`, with the seconds of the fit alone. Everything has one thread and the seed 0.
 """
 
 from __future__ import annotations
@@ -291,7 +291,7 @@ ADAPTERS: dict[str, Callable[[Any, dict[str, Any]], tuple[float, np.ndarray]]] =
 def carry_out(adapter: str, order: dict[str, Any]) -> dict[str, Any]:
     folder = Path(order["rows"])
     rows = Pairs.load(folder) if (folder / "met.npz").exists() else Rows.load(folder)
-    seconds = []
+    seconds: list[float] = []
     while len(seconds) < order["repeats"] and (not seconds or seconds[0] < LONG):
         took, given = ADAPTERS[adapter](rows, order["settings"])
         seconds.append(took)

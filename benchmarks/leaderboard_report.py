@@ -48,7 +48,7 @@ class Line:
             f"{name} {value:.4f}" for name, value in zip(MEASURES[self.kind], self.quality, strict=True)
         )
         return (
-            f"  {self.system}: {measures}; {seconds(self.seconds)} s, search {seconds(self.search)} s; {self.settings}"
+            f"  {self.system}: {measures}; {seconds(self.seconds)} s, search {searched(self.search)}; {self.settings}"
         )
 
 
@@ -56,15 +56,11 @@ def seconds(value: float) -> str:
     """Three digits or so; nothing for what was not measured."""
     if math.isnan(value):
         return ""
-    return (
-        f"{value:.0f}"
-        if value >= 100
-        else f"{value:.1f}"
-        if value >= 10
-        else f"{value:.2f}"
-        if value >= 1
-        else f"{value:.3f}"
-    )
+    return f"{value:.{max(0, 2 - max(-1, math.floor(math.log10(value))))}f}" if value > 0 else "0"
+
+
+def searched(value: float) -> str:
+    return seconds(value) if value else "none"
 
 
 def grouped(lines: Iterable[Line]) -> dict[tuple[str, str], list[Line]]:
@@ -113,8 +109,8 @@ def as_markdown(lines: list[Line]) -> str:
                     continue
                 shown = [f"{value:.4f}" for value in line.quality]
                 shown = [f"**{value}**" if value == t else value for value, t in zip(shown, top, strict=True)]
-                searched = seconds(line.search) if line.search else "none"
-                text.append(_row([*cells, line.settings, *shown, f"{ratio:.3g}", seconds(line.seconds), searched]))
+                times = [f"{ratio:.3g}", seconds(line.seconds), searched(line.search)]
+                text.append(_row([*cells, line.settings, *shown, *times]))
         text.append("")
     return "\n".join(text)
 
@@ -161,9 +157,17 @@ def colours(lines: list[Line]) -> dict[str, str]:
     }
 
 
+def limit_of(values: list[float], lower: bool) -> float:
+    """Where a panel ends, so that one bad value does not press all others together: three times as far from the best
+    as the middle one is."""
+    ordered = sorted(values, reverse=not lower)
+    return ordered[0] + 3 * (ordered[len(ordered) // 2] - ordered[0])
+
+
 def draw(path: Path, lines: list[Line]) -> None:
     """Quality against seconds, a row of panels a kind: filled at the fit's own seconds, hollow with the search's."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     groups = {key: [line for line in group if not line.error] for key, group in grouped(lines).items()}
     kinds = [kind for kind in MEASURES if any(of == kind for of, _ in groups)]
@@ -175,14 +179,20 @@ def draw(path: Path, lines: list[Line]) -> None:
         palette = colours([line for group in own.values() for line in group])
         handles: dict[str, Any] = {}
         for ax, (name, group) in zip(axes, own.items(), strict=False):
+            lower = kind in LOWER_IS_BETTER
+            limit = limit_of([line.quality[0] for line in group], lower) if group else math.nan
             for line in group:
-                colour, marker = palette[line.system], "o" if line.ours else "s"
                 value, total = line.quality[0], line.seconds + line.search
+                colour, marker = palette[line.system], "o" if line.ours else "s"
+                if limit != value and (value > limit) == lower:
+                    value, marker = limit, "^" if lower else "v"
                 if line.search:
                     ax.plot([line.seconds, total], [value, value], color=colour, linewidth=0.9, alpha=0.6, zorder=1)
                     ax.plot([total], [value], marker, color=colour, markerfacecolor="white", markersize=5, zorder=2)
                 (handles[line.system],) = ax.plot([line.seconds], [value], marker, color=colour, markersize=7, zorder=3)
             ax.set_xscale("log")
+            ax.xaxis.set_minor_formatter(NullFormatter())
+            ax.xaxis.set_major_locator(LogLocator(numticks=5))
             ax.set_title(name, loc="left", fontsize="medium")
             ax.grid(color="#e3e3e3", linewidth=0.7)
             ax.spines[["top", "right"]].set_visible(False)
@@ -200,7 +210,8 @@ def draw(path: Path, lines: list[Line]) -> None:
             fontsize="small",
         )
     figure.suptitle(
-        "Quality against seconds on one thread; hollow: with the search for settings (sparsefm's is none, or part of its fit)",
+        "Quality against seconds on one thread. Hollow: with the search for settings, which is part of sparsefm's fit. "
+        "Triangles: outside the panel.",
         fontsize="medium",
     )
     figure.savefig(path, format="png", dpi=130)

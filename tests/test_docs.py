@@ -113,3 +113,22 @@ def test_the_examples_of_a_module_run(name, tmp_path, monkeypatch):
         shutil.copytree(ROOT / "datasets", tmp_path / "datasets")
     monkeypatch.chdir(tmp_path)
     assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+@pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="tests run without a checkout")
+def test_what_the_comparison_says_of_us_is_tested():
+    page = (ROOT / "docs" / "comparison.md").read_text(encoding="utf-8")
+    table, tested = page.split("## Where each yes")
+    rows = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| ")][1:]
+    claims = {name.strip() for name, ours in rows if ours.strip() == "yes"}
+    named = {}
+    for line in tested.splitlines():
+        if line.startswith("| ") and "`" in line:
+            for name in line.split("|")[1].split(";"):
+                named[name.strip()] = re.findall(r"`tests/(\w+)\.py(?:::(\w+))?`", line)
+    assert claims == set(named)
+    for name, tests in named.items():
+        assert tests, name
+        for file, function in tests:
+            text = (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8")
+            assert not function or f"def {function}(" in text, f"{name}: {file}::{function}"

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap
 
-__all__ = ["BLUE", "FAINT", "GREY", "RED", "finish", "new_axes", "shortened"]
+__all__ = ["BLUE", "FAINT", "GREY", "LINES", "PALE", "RED", "finish", "new_axes", "shades", "shortened"]
 
-GREY, RED, BLUE, FAINT = "#7f8fa6", "#c0392b", "#2e7fb8", "#d9d9d9"
+GREY, RED, BLUE, FAINT, PALE = "#7f8fa6", "#c0392b", "#2e7fb8", "#d9d9d9", "#cfe0ee"
+LINES = (BLUE, RED, "#d9a441", "#5b8c5a")  # of several alike
 _LONGEST = 28  # characters of a name beside a bar
 
 
@@ -22,6 +24,13 @@ def new_axes(height: float) -> Axes:
     # not pyplot's figure, which would choose a backend and be kept alive
     ax: Axes = Figure(figsize=(7, height), layout="constrained").subplots()
     return ax
+
+
+def shades(lightest: str) -> LinearSegmentedColormap:
+    """From the colour given for nothing to blue."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("shades", [lightest, BLUE])
 
 
 def finish(ax: Axes, title: str | None, grid: str | None = "both") -> Axes:

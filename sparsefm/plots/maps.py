@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..validation import check_positive
-from .canvas import BLUE, GREY, new_axes, shortened
+from .canvas import BLUE, GREY, finish, new_axes, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.transforms import Bbox
 
 __all__ = ["item_map"]
+
+_GAP, _DOT = 4, 3  # points from a dot to its name, and that the dot takes up itself
 
 
 def item_map(
@@ -27,14 +30,16 @@ def item_map(
 ) -> Axes:
     """Vectors on their first two principal axes, with a title wherever it meets no other.
 
-    What lies in one direction pleases the same people. The axes themselves mean nothing that the model knows of.
+    What lies in one direction from the middle pleases the same people. The axes themselves mean nothing that the model
+    knows of; both have one scale, and the share of the variance that each holds beside its name.
 
     Parameters
     ----------
     vectors : array-like (n_items, d)
-        Such as `FMRanker.item_vectors`, or the item's side of `model.represent`.
+        Such as `FMRanker.item_vectors` without its last column, the item's own score, or `represent` of the items.
     titles : sequence (n_items,)
-        Give what matters most first: titles are written in this order, where there is room.
+        Give what matters most first: titles are tried in this order, right of their dots or else left of them, and
+        written where there is room.
     top : int
         The most titles that are written.
     ax : matplotlib Axes, optional
@@ -67,26 +72,62 @@ def item_map(
         raise ValueError(f"vectors must be two and more rows of two and more finite numbers, got shape {V.shape}")
     if len(titles) != len(V):
         raise ValueError(f"titles must be one for each of the {len(V)} vectors, got {len(titles)}")
+    names = [shortened(str(name)) for name in titles]
     V = V - V.mean(axis=0)
-    x, y = np.linalg.svd(V, full_matrices=False)[2][:2] @ V.T
+    _, lengths, axes = np.linalg.svd(V, full_matrices=False)
+    axes = axes[:2] * np.sign(axes[np.arange(2), np.abs(axes[:2]).argmax(axis=1)])[:, None]  # of two signs always one
+    places, shares = V @ axes.T, lengths**2 / max(np.sum(lengths**2), 1e-300)
     ax = new_axes(5.6) if ax is None else ax
-    ax.plot(x, y, ".", color=GREY, markersize=3, alpha=0.6)
-    ax.set(xticks=[], yticks=[], xlabel="first axis", ylabel="second axis")
-    ax.margins(0.12)
-    ax.spines[["top", "right"]].set_visible(False)
-    places = np.column_stack([x, y])
-    spots = (places - places.min(axis=0)) / np.maximum(np.ptp(places, axis=0), 1e-12)
-    letter, line = 0.016, 0.04  # what one takes up, in shares of the map
-    taken: list[tuple[float, float, float]] = []
-    for i in range(len(V)):
-        if len(taken) == top:
-            break
-        text = shortened(str(titles[i]))
-        left, right, height = spots[i, 0], spots[i, 0] + letter * len(text), spots[i, 1]
-        if all(right < a or left > b or abs(height - h) > line for a, b, h in taken):
-            taken.append((left, right, height))
-            ax.plot(x[i], y[i], ".", color=BLUE, markersize=5)
-            ax.annotate(text, (x[i], y[i]), (3, 2), textcoords="offset points", fontsize="small")
-    if title is not None:
-        ax.set_title(title, loc="left")
+    ax.plot(*places.T, ".", color=GREY, markersize=3, alpha=0.5)
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.margins(0.06)
+    ax.set(xticks=[], yticks=[])
+    ax.set_xlabel(f"first axis, {100 * shares[0]:.0f} % of the variance")
+    ax.set_ylabel(f"second axis, {100 * shares[1]:.0f} % of the variance")
+    finish(ax, title, grid=None)
+    _write(ax, places, names, top)
     return ax
+
+
+def _write(ax: Axes, places: npt.NDArray[np.float64], names: Sequence[str], top: int) -> None:
+    """Up to `top` names beside their dots, none of which meets another name or its dot, or leaves the frame."""
+    from matplotlib.patheffects import withStroke
+    from matplotlib.transforms import Bbox, IdentityTransform
+
+    figure: Any = ax.figure
+    figure.figure.draw_without_rendering()  # only now is known where the axes lie on the page
+    point, frame = figure.dpi / 72, ax.get_window_extent()
+    on_page = ax.transData.transform(places)
+    halo = [withStroke(linewidth=2, foreground="white")]  # above the dots behind
+    probe = ax.text(0, 0, "", fontsize="small", transform=IdentityTransform(), parse_math=False)
+    taken: list[Bbox] = []
+    written: list[int] = []
+    for i, (x, y) in enumerate(on_page):
+        probe.set_text(names[i])
+        size = probe.get_window_extent()
+        for side, align in ((1, "left"), (-1, "right")):
+            ends = sorted([x - side * _DOT * point, x + side * (_GAP * point + size.width)])
+            box = Bbox.from_extents(ends[0], y - size.height / 2, ends[1], y + size.height / 2)
+            if _within(frame, box) and not box.count_overlaps(taken):
+                taken.append(box)
+                written.append(i)
+                ax.annotate(
+                    names[i],
+                    places[i],
+                    (side * _GAP, 0),
+                    textcoords="offset points",
+                    ha=align,
+                    va="center",
+                    fontsize="small",
+                    parse_math=False,
+                    path_effects=halo,
+                )
+                break
+        if len(written) == top:
+            break
+    probe.remove()
+    ax.plot(*places[written].T, ".", color=BLUE, markersize=5)
+
+
+def _within(frame: Bbox, box: Bbox) -> bool:
+    return frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1

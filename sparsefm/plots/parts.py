@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,15 @@ import numpy as np
 import pandas as pd
 
 from ..validation import check_positive
-from .canvas import BLUE, FAINT, GREY, RED, new_axes, shortened
+from .canvas import BLUE, FAINT, GREY, RED, finish, new_axes, shades, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["explanation", "field_importance", "pair_importance"]
+
+_SMALLEST = 4.5  # points of letters that can be read
+_MANY = 12  # names that stand side by side, from which on upright
 
 
 def explanation(
@@ -145,6 +149,8 @@ def field_importance(frame: pd.DataFrame, *, top: int = 20, ax: Axes | None = No
 def pair_importance(frame: pd.DataFrame, *, ax: Axes | None = None, title: str | None = None) -> Axes:
     """How much each pair of fields makes scores differ, as a square; on its diagonal what a field adds by itself.
 
+    Each pair is shown once, below the diagonal, which falls. Up to 22 fields the numbers stand in the cells.
+
     Parameters
     ----------
     frame : DataFrame
@@ -183,25 +189,25 @@ def pair_importance(frame: pd.DataFrame, *, ax: Axes | None = None, title: str |
     for one, other, value in zip(first, second, frame["importance"], strict=True):
         place = max(names.index(one), names.index(other)), min(names.index(one), names.index(other))
         square[place] = value + np.nan_to_num(square[place])
-    ax = new_axes(1.6 + 0.5 * len(names)) if ax is None else ax
-    from matplotlib.colors import LinearSegmentedColormap
+    ax = new_axes(min(max(3.6, 1.6 + 0.5 * len(names)), 7.0)) if ax is None else ax
 
-    shades = LinearSegmentedColormap.from_list("importance", ["#f4f7fa", BLUE])
-    image = ax.imshow(square, cmap=shades, vmin=0, aspect="auto")
-    middle = np.nanmax(square) / 2
-    for row, column in zip(*np.nonzero(np.isfinite(square)), strict=True):
+    most = float(np.nanmax(square))
+    image = ax.imshow(square, cmap=shades("#f4f7fa"), vmin=0, aspect="auto")
+    size = min(9.0, 100 / len(names))  # so that five characters fit into a cell
+    for row, column in np.argwhere(np.isfinite(square)) if size >= _SMALLEST else ():
         value = square[row, column]
-        ax.text(column, row, f"{value:.2g}", ha="center", va="center", color="white" if value > middle else "black")
+        colour = "white" if value > 0.75 * most else "black"
+        ax.text(column, row, _to_the_same_place(value, most), ha="center", va="center", color=colour, fontsize=size)
     labels = [shortened(name) for name in names]
-    ax.set_xticks(range(len(names)), labels, rotation=30, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(names)), labels)
+    letters = min(10.0, 350 / len(names))
+    lying: dict[str, Any] = {"rotation": 30} if len(names) <= _MANY else {"rotation": 90, "va": "center"}
+    ax.set_xticks(range(len(names)), labels, fontsize=letters, ha="right", rotation_mode="anchor", **lying)
+    ax.set_yticks(range(len(names)), labels, fontsize=letters)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    assert ax.figure is not None
-    ax.figure.colorbar(image, ax=ax, label="standard deviation of its part of the score")
-    if title is not None:
-        ax.set_title(title, loc="left")
-    return ax
+    figure: Any = ax.figure
+    figure.colorbar(image, ax=ax, label="standard deviation\nof its part of the score").outline.set_visible(False)
+    return finish(ax, title, grid=None)
 
 
 def _check_columns(frame: Any, name: str, source: str, columns: Sequence[str]) -> None:
@@ -215,8 +221,15 @@ def _check_columns(frame: Any, name: str, source: str, columns: Sequence[str]) -
 
 
 def _labels(frame: pd.DataFrame) -> list[str]:
-    pairs = zip(frame["first"], frame["second"], strict=True)
-    return [shortened(first) + (f" × {shortened(second)}" if second else "") for first, second in pairs]
+    """Names of sets, of however many."""
+    members = frame.drop(columns=["row", "part", "value", "importance"], errors="ignore")  # first, second, third …
+    return [" × ".join(shortened(name) for name in names if name) for names in members.to_numpy()]
+
+
+def _to_the_same_place(value: float, most: float) -> str:
+    """A number of a table whose largest has three digits that count."""
+    places = 2 - math.floor(math.log10(most)) if most > 0 else 0
+    return f"{value:.{max(places, 0)}f}" if places < 6 and most < 1e6 else f"{value:.1e}"
 
 
 def _note(ax: Axes, text: str, x: float, y: float) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
 from ..metrics import calibration_error, rmse
-from .canvas import BLUE, GREY, RED, finish, new_axes
+from ..metrics.checks import Floats, vector
+from .canvas import BLUE, GREY, PALE, RED, finish, new_axes, shades
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["calibration", "interval_coverage", "predicted_against_actual"]
 
 _FEW = 12  # levels of a target up to which each has a box
+_POINTS = 2000  # rows up to which each has a point
 
 
 def calibration(
@@ -76,17 +79,18 @@ def calibration(
     ax.set_ylabel("share that happened")
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1)
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="upper left")
     return finish(ax, title)
 
 
 def predicted_against_actual(
     y_true: npt.ArrayLike, y_pred: npt.ArrayLike, *, ax: Axes | None = None, title: str | None = None
 ) -> Axes:
-    """Predictions of each level of the target as a box (quartiles; whiskers 5 to 95 %), or of each row as a point.
+    """Predictions of each level of the target as a box (quartiles; whiskers 5 to 95 %), or against the target.
 
-    A target of up to twelve values, such as stars, has a box for each, with the number of its rows below. The line is
-    where predictions would be right; those of a good model rise along it, less steeply the more noise there is.
+    A target of up to twelve values, such as stars, has a box for each, with the number of its rows below. Any other has
+    a point a row, or, with more than 2,000 rows, hexagons that are darker the more rows they hold. The line is where
+    predictions would be right; those of a good model rise along it, less steeply the more noise there is.
 
     Parameters
     ----------
@@ -118,36 +122,45 @@ def predicted_against_actual(
     error = rmse(y_true, y_pred)
     actual, predicted = np.asarray(y_true, np.float64), np.asarray(y_pred, np.float64)
     ax = new_axes(4.2) if ax is None else ax
-    levels = np.unique(actual)
+    levels, counts = np.unique(actual, return_counts=True)
     if len(levels) <= _FEW:
-        parts = [predicted[actual == level] for level in levels]
-        width = 0.6 * (np.diff(levels).min() if len(levels) > 1 else 1.0)
-        style = {"color": GREY}
-        ax.boxplot(
-            parts,
-            positions=levels,
-            widths=width,
-            whis=(5, 95),
-            showfliers=False,
-            manage_ticks=False,
-            patch_artist=True,
-            boxprops={"facecolor": "#cfe0ee", "edgecolor": GREY},
-            medianprops={"color": BLUE, "linewidth": 2},
-            whiskerprops=style,
-            capprops=style,
-        )
-        counts = [f"{level:g}\n{len(part):,} rows" for level, part in zip(levels, parts, strict=True)]
-        ax.set_xticks(levels, counts)
-        ends = np.array([levels[0], levels[-1]])
+        places, right = np.arange(len(levels)), levels
+        _boxes(ax, [predicted[actual == level] for level in levels])
+        labels = [f"{level:g}\n{count:,}" for level, count in zip(levels, counts, strict=True)]
+        ax.set_xticks(places, labels, fontsize="medium" if len(levels) <= 8 else "small")
+        ax.set_xlabel("actual, and number of rows")
     else:
-        shade = min(1.0, max(0.05, 300 / len(actual)))
-        ax.plot(actual, predicted, ".", color=BLUE, markersize=4, alpha=shade, markeredgewidth=0)
-        ends = np.array([actual.min(), actual.max()])
-    ax.plot(ends, ends, color="black", linewidth=0.9, label=f"right; RMSE of these rows {error:.4g}")
-    ax.set_xlabel("actual")
+        places = right = levels[[0, -1]]
+        if len(actual) <= _POINTS:
+            ax.plot(actual, predicted, ".", color=BLUE, markersize=5, alpha=0.5, markeredgewidth=0)
+        else:
+            ends = min(actual.min(), predicted.min()), max(actual.max(), predicted.max())
+            style: dict[str, Any] = {"bins": "log", "mincnt": 1, "cmap": shades(PALE), "linewidths": 0.1}
+            cells = ax.hexbin(actual, predicted, gridsize=(60, 22), extent=(*ends, *ends), **style)
+            figure: Any = ax.figure
+            figure.colorbar(cells, ax=ax, label="rows").outline.set_visible(False)
+        ax.set_xlabel("actual")
+    ax.plot(places, right, color="black", linewidth=0.9, label=f"right; RMSE of these rows {error:.4g}")
     ax.set_ylabel("predicted")
-    ax.legend(frameon=False, loc="upper left")
+    ax.legend(edgecolor="none")  # where there is most room, which differs
     return finish(ax, title, grid="y")
+
+
+def _boxes(ax: Axes, parts: Sequence[Floats]) -> None:
+    style = {"color": GREY}
+    ax.boxplot(
+        parts,
+        positions=range(len(parts)),
+        widths=0.6,
+        whis=(5, 95),
+        showfliers=False,
+        manage_ticks=False,
+        patch_artist=True,
+        boxprops={"facecolor": PALE, "edgecolor": GREY},
+        medianprops={"color": BLUE, "linewidth": 2},
+        whiskerprops=style,
+        capprops=style,
+    )
 
 
 def interval_coverage(
@@ -160,7 +173,7 @@ def interval_coverage(
 ) -> Axes:
     """How many targets lie inside predictive intervals, beside how many should.
 
-    The intervals are the central ones of a normal distribution, 5 to 99 % of it. Points on the diagonal are honest;
+    The intervals are the central ones of a normal distribution, 5, 10 to 95 % of it. Points on the diagonal are honest;
     below it the model is too sure.
 
     Parameters
@@ -191,21 +204,23 @@ def interval_coverage(
     >>> ax.get_legend().get_texts()[1].get_text()
     '90 % intervals hold 66.7 %'
     """
-    rmse(y_true, mean)  # what it refuses
-    rmse(y_true, std)
-    actual, centre, deviation = (np.asarray(each, np.float64) for each in (y_true, mean, std))
+    columns = {name: vector(each, name) for name, each in {"y_true": y_true, "mean": mean, "std": std}.items()}
+    lengths = [len(column) for column in columns.values()]
+    if min(lengths) == 0 or len(set(lengths)) > 1:
+        raise ValueError("y_true, mean and std must have one number a row each, got {} and {} and {}".format(*lengths))
+    actual, centre, deviation = columns.values()
     if (deviation <= 0).any():
-        raise ValueError(f"std must be positive, got {deviation.min():g}")
-    shares = np.array([*np.arange(5, 100, 5), 99]) / 100
-    off = np.abs(actual - centre) / deviation
-    inside = (off[:, None] <= ndtri(0.5 + shares / 2)).mean(axis=0)
+        raise ValueError(f"std must be positive, got {deviation.min():g}: give that of predict(X, return_std=True)")
+    percent = np.arange(5, 100, 5)
+    off = np.sort(np.abs(actual - centre) / deviation)
+    inside = np.searchsorted(off, ndtri(0.5 + percent / 200), side="right") / len(off)
     ax = new_axes(4.2) if ax is None else ax
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, label="intervals that hold")
-    held = inside[np.flatnonzero(np.isclose(shares, 0.9))[0]]
-    ax.plot(shares, inside, color=RED, marker=".", label=f"90 % intervals hold {100 * held:.1f} %")
+    held = float(inside[percent == 90][0])
+    ax.plot(percent / 100, inside, color=RED, marker=".", label=f"90 % intervals hold {100 * held:.1f} %")
     ax.set_xlabel("nominal share")
     ax.set_ylabel("share of the rows inside")
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1)
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="upper left")
     return finish(ax, title)

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..metrics import split_rhat
-from .canvas import BLUE, GREY, RED, finish, new_axes
+from ..model import Posterior
+from .canvas import GREY, LINES, RED, finish, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from ..model import Posterior
 
 __all__ = ["learning_curve", "posterior_trace"]
 
@@ -91,9 +91,12 @@ def learning_curve(
 
 
 def posterior_trace(posterior: Posterior, *, ax: Axes | None = None, title: str | None = None) -> Axes:
-    """The standard deviation of the noise in each draw that was kept, a line a chain, with its split R-hat.
+    """A few numbers of each draw that was kept, a line a chain, with their split R-hat (`metrics.split_rhat`).
 
-    Chains that agree lie on each other and wander about one level; R-hat is then near 1.
+    The numbers are the standard deviation of the noise, w0, the first and the last cut between ordered levels, and the
+    root mean squares of weights and of factors, which do not change where the factors turn; those that never change
+    are left out. Each has a band of its own, as high as its draws go apart; beside it stand their mean and standard
+    deviation. Chains that agree lie on each other and wander about one level; R-hat is then near 1.
 
     Parameters
     ----------
@@ -113,7 +116,7 @@ def posterior_trace(posterior: Posterior, *, ax: Axes | None = None, title: str 
     ImportError
         If matplotlib is not installed: ``pip install sparsefm[plot]``.
     ValueError
-        If posterior is none, as after a solver that does not draw.
+        If posterior is none, as after a solver that does not draw, or its draws do not differ.
 
     Examples
     --------
@@ -124,30 +127,58 @@ def posterior_trace(posterior: Posterior, *, ax: Axes | None = None, title: str 
     >>> X, y = np.eye(4)[[0, 1, 2, 3] * 5], [1.0, 2.0, 3.0, 4.0] * 5
     >>> model = FMRegressor(2, solver=MCMC(n_samples=20, n_chains=2), random_state=0).fit(X, y)
     >>> ax = posterior_trace(model.posterior_)
-    >>> len(ax.get_lines())
-    2
+    >>> [label.get_text().split("\\n")[0] for label in ax.get_yticklabels()]
+    ['noise', 'w0', 'weights', 'factors']
     """
-    if not hasattr(posterior, "deviation"):
+    if not isinstance(posterior, Posterior):
         raise ValueError(
             "posterior must be posterior_ of an estimator fitted with solver='mcmc', of several classes one of them; "
             f"got {type(posterior).__name__}"
         )
-    ax = new_axes(3.4) if ax is None else ax
-    chains = [posterior.deviation[posterior.chain == chain] for chain in np.unique(posterior.chain)]
-    shortest = min(map(len, chains))
-    agreement = f", split R-hat {split_rhat([draws[:shortest] for draws in chains]):.3f}" if shortest >= 4 else ""
-    for number, draws in enumerate(chains):
-        ax.plot(np.arange(1, len(draws) + 1), draws, color=(BLUE, RED, GREY)[number % 3], linewidth=0.9, alpha=0.85)
-    ax.set_xlabel("draw")
-    ax.set_ylabel("deviation of the noise")
-    ax.annotate(
-        f"{len(chains)} chain{'s' * (len(chains) > 1)}{agreement}",
-        (1, 1),
-        xycoords="axes fraction",
-        ha="right",
-        va="bottom",
+    numbers = {name: draws for name, draws in _numbers(posterior).items() if np.ptp(draws) > 0}
+    if not numbers:
+        raise ValueError(f"the draws of posterior do not differ, there are {len(posterior)}: keep more of them")
+    ax = new_axes(1.4 + 0.8 * len(numbers)) if ax is None else ax
+
+    chains = [posterior.chain == chain for chain in np.unique(posterior.chain)]
+    shortest = min(int(own.sum()) for own in chains)
+    labels, agreement = [], []
+    for band, (name, draws) in enumerate(numbers.items()):
+        labels.append(f"{name}\n{draws.mean():.4g} ± {draws.std():.2g}".replace("-", "−"))
+        if shortest >= 4:
+            agreement.append(f"{name} {split_rhat([draws[own][:shortest] for own in chains]):.3f}")
+        heights = (draws - draws.min()) / np.ptp(draws) - 0.5
+        for number, own in enumerate(chains):
+            label = f"chain {number + 1}" if band == 0 else None
+            colour = LINES[number % len(LINES)]
+            ax.plot(np.arange(1, own.sum() + 1), band - 0.84 * heights[own], color=colour, linewidth=0.9, label=label)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.5, -1.3)  # downwards, with room for the legend
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel("draw that was kept")
+    ax.legend(
+        title="split R-hat: " + ", ".join(agreement) if agreement else None,
+        frameon=False,
+        loc="upper left",
+        ncols=4,
+        fontsize="small",
+        title_fontsize="small",
+        alignment="left",
     )
-    return finish(ax, title, grid="y")
+    return finish(ax, title, grid="x")
+
+
+def _numbers(posterior: Posterior) -> dict[str, NDArray[np.float64]]:
+    """(n_draws,) each: numbers that do not change where the factors turn."""
+    numbers = {"noise": posterior.deviation, "w0": posterior.w0}
+    if posterior.cuts is not None:
+        last = posterior.cuts.shape[1]
+        numbers |= {"cut 1": posterior.cuts[:, 0], f"cut {last}": posterior.cuts[:, -1]}
+    for name, arrays in (("weights", posterior.w), ("factors", posterior.V)):
+        if arrays.size:
+            lengths = [float(np.linalg.norm(draw)) for draw in arrays]  # one at a time: all may be large
+            numbers[name] = np.array(lengths) / np.sqrt(arrays[0].size)
+    return numbers
 
 
 def _series(history: Sequence[Mapping[str, Any]], key: str) -> np.ndarray[Any, np.dtype[np.float64]]:
