@@ -86,9 +86,16 @@ docs: $(VENV)/check
 	cp benchmarks/README.md build/docs/source/benchmarks.md && cp CHANGELOG.md build/docs/source/changelog.md
 	$(BIN)/python -m sphinx -q -W --keep-going -j auto build/docs/source build/docs/html
 
-bench: $(VENV)/check
-	for peer in libmf lightfm-next modern-fm myfm xlearn; do $(PIP) install -q $$peer || echo "$$peer is left out"; done
+bench: $(VENV)/peers
 	$(BIN)/python benchmarks/run.py
+
+# Our defaults beside tuned peers on all data at hand, as a table and a plot in out/leaderboard; DATA=folder has more data.
+leaderboard: $(VENV)/peers movielens
+	$(BIN)/python benchmarks/leaderboard.py --out out/leaderboard $(if $(DATA),--data "$(DATA)")
+
+$(VENV)/peers: $(VENV)/check
+	for peer in catboost implicit libmf lightfm-next modern-fm myfm xlearn; do $(PIP) install -q $$peer || echo "$$peer is left out"; done
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info $(foreach room,_kernels datasets,sparsefm/$(room)/*.c sparsefm/$(room)/*.so)

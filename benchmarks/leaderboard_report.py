@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from leaderboard_data import LOWER_IS_BETTER, MEASURES
 
@@ -167,6 +166,7 @@ def limit_of(values: list[float], lower: bool) -> float:
 def draw(path: Path, lines: list[Line]) -> None:
     """Quality against seconds, a row of panels a kind: filled at the fit's own seconds, hollow with the search's."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.ticker import LogLocator, NullFormatter
 
     groups = {key: [line for line in group if not line.error] for key, group in grouped(lines).items()}
@@ -176,8 +176,7 @@ def draw(path: Path, lines: list[Line]) -> None:
     for row, kind in zip(figure.subfigures(len(kinds), 1, squeeze=False)[:, 0], kinds, strict=True):
         own = {name: group for (of, name), group in groups.items() if of == kind}
         axes = row.subplots(1, width, squeeze=False)[0]
-        palette = colours([line for group in own.values() for line in group])
-        handles: dict[str, Any] = {}
+        palette = colours([line for line in lines if line.kind == kind])
         for ax, (name, group) in zip(axes, own.items(), strict=False):
             lower = kind in LOWER_IS_BETTER
             limit = limit_of([line.quality[0] for line in group], lower) if group else math.nan
@@ -189,7 +188,7 @@ def draw(path: Path, lines: list[Line]) -> None:
                 if line.search:
                     ax.plot([line.seconds, total], [value, value], color=colour, linewidth=0.9, alpha=0.6, zorder=1)
                     ax.plot([total], [value], marker, color=colour, markerfacecolor="white", markersize=5, zorder=2)
-                (handles[line.system],) = ax.plot([line.seconds], [value], marker, color=colour, markersize=7, zorder=3)
+                ax.plot([line.seconds], [value], marker, color=colour, markersize=7, zorder=3)
             ax.set_xscale("log")
             ax.xaxis.set_minor_formatter(NullFormatter())
             ax.xaxis.set_major_locator(LogLocator(numticks=5))
@@ -202,13 +201,12 @@ def draw(path: Path, lines: list[Line]) -> None:
         axes[0].set_ylabel(f"{MEASURES[kind][0]}\n({direction})", fontsize="small")
         for ax in axes[len(own) :]:
             ax.set_visible(False)
-        row.legend(
-            [handles[name] for name in palette],
-            list(palette),
-            loc="outside right center",
-            frameon=False,
-            fontsize="small",
-        )
+        shown = {line.system: "o" if line.ours else "s" for group in own.values() for line in group}
+        handles = [
+            Line2D([], [], color=palette[system], marker=marker, linestyle="none", label=system)
+            for system, marker in shown.items()
+        ]
+        row.legend(handles=handles, loc="outside right center", frameon=False, fontsize="small")
     figure.suptitle(
         "Quality against seconds on one thread. Hollow: with the search for settings, which is part of sparsefm's fit. "
         "Triangles: outside the panel.",

@@ -25,6 +25,7 @@ FLOORS = {
     "estimators": 4,
     "evaluation": 4,
     "plots": 4,
+    "interop": 5,
     "quickstart": 5,
     "cli": 6,
     "__main__": 7,

@@ -23,7 +23,7 @@ import leaderboard  # noqa: E402
 import leaderboard_data as data  # noqa: E402
 import leaderboard_fits as fits  # noqa: E402
 from leaderboard import SYSTEMS, Worker, choose, in_words, of_search  # noqa: E402
-from leaderboard_report import Line, as_csv, as_markdown, colours, limit_of, ratios, seconds  # noqa: E402
+from leaderboard_report import Line, as_csv, as_markdown, colours, draw, limit_of, ratios, seconds  # noqa: E402
 
 from sparsefm import OneHot  # noqa: E402
 from sparsefm.datasets import make_ratings  # noqa: E402
@@ -345,3 +345,17 @@ def test_every_system_of_a_kind_has_its_colour(kind: str) -> None:
     lines = [replace(OURS, system=name, ours=s.ours) for name, s in SYSTEMS.items() if kind in s.grids]
     given = colours(lines)
     assert len(set(given.values())) == len(given) == len(lines)
+
+
+def test_the_picture_leaves_failures_out_and_keeps_the_rest(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    failed = Line("labels", "D", "by time", 8, 2, "xLearn", False).failed("its process died")
+    draw(tmp_path / "some.png", [OURS, PEER, failed, replace(OURS, kind="labels", quality=(0.6, 0.7))])
+    assert (tmp_path / "some.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_is_drawn_where_a_kind_has_nothing_but_failures(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    failed = Line("labels", "D", "by time", 8, 2, "xLearn", False).failed("its process died")
+    draw(tmp_path / "none.png", [OURS, failed])
+    assert (tmp_path / "none.png").read_bytes().startswith(b"\x89PNG")

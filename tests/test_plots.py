@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sparsefm import FMClassifier, FMRegressor
+from sparsefm import FMClassifier, FMOrdinal, FMRegressor
 
 pytest.importorskip("matplotlib", reason="matplotlib comes with the extra `plot`")
 
 from matplotlib.figure import Figure
 
+from sparsefm import plots
 from sparsefm.metrics import calibration_error, split_rhat
+from sparsefm.model import Posterior
 from sparsefm.plots import (
     calibration,
     explanation,
@@ -81,15 +83,6 @@ def test_the_figure_can_be_saved() -> None:
     figure: Any = learning_curve(HISTORY).figure
     figure.savefig(buffer, format="png")
     assert buffer.getvalue().startswith(b"\x89PNG")
-
-
-def test_pyplot_is_not_even_imported() -> None:
-    code = (
-        "import sys; from sparsefm.plots import learning_curve; "
-        "learning_curve([{'epoch': 1, 'loss': 1.0}]); print('matplotlib.pyplot' in sys.modules)"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "False"
 
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,36 +276,84 @@ def test_probabilities_that_cannot_be_drawn_are_refused(monkeypatch: pytest.Monk
 def test_pairs_of_fields_are_a_square_with_the_fields_themselves_on_its_diagonal() -> None:
     more = pd.DataFrame({"first": ["user"], "second": ["user"], "importance": [0.25]})  # a field met with itself
     ax = pair_importance(pd.concat([FIELDS, more]), title="pairs")
-    assert names(ax) == ["user", "item"]
+    assert names(ax) == [label.get_text() for label in ax.get_xticklabels()] == ["user", "item"]
     square = np.asarray(ax.images[0].get_array())
     np.testing.assert_array_equal(square[np.tril_indices(2)], [0.75, 0.25, 0.125])
     assert not np.isfinite(square[0, 1])
-    assert sorted(notes(ax)) == sorted(["0.75", "0.25", "0.12"])
-    axes = Figure().subplots()
-    assert pair_importance(FIELDS, ax=axes) is axes
+    assert {text.get_position(): text.get_text() for text in ax.texts} == {
+        (0, 0): "0.750",
+        (0, 1): "0.250",
+        (1, 1): "0.125",
+    }
+    assert ax.get_title(loc="left") == "pairs"
+    bar = ax.images[0].colorbar
+    assert bar is not None
+    assert (bar.vmin, bar.vmax) == (0, 0.75)
+
+
+@pytest.mark.parametrize(
+    "values, written",
+    [
+        ([0.4, 0.1, 0.0069], ["0.400", "0.100", "0.007"]),
+        ([1234.5, 20.0, 3.0], ["1234", "20", "3"]),
+        ([2e-9, 1e-9, 0.0], ["2.0e-09", "1.0e-09", "0.0e+00"]),
+        ([0.0, 0.0, 0.0], ["0", "0", "0"]),
+    ],
+)
+def test_numbers_in_cells_have_their_last_digit_in_one_place(values: Any, written: Any) -> None:
+    frame = pd.DataFrame({"first": ["a", "b", "b"], "second": ["", "a", ""], "importance": values})
+    assert sorted(notes(pair_importance(frame))) == sorted(written)
+
+
+def test_squares_of_many_fields_leave_out_numbers_that_nobody_could_read() -> None:
+    frame = pd.DataFrame({"first": [f"field {f}" for f in range(30)], "second": "", "importance": np.arange(30.0)})
+    assert notes(pair_importance(frame)) == []
+    assert len(notes(pair_importance(frame[:20]))) == 20
+
+
+def test_sets_of_three_are_named_whole() -> None:
+    sets = pd.DataFrame(
+        [("user", "", "", 0.5), ("user", "item", "", 0.25), ("user", "item", "day", 0.125)],
+        columns=["first", "second", "third", "importance"],
+    )
+    assert names(field_importance(sets)) == ["user", "user × item", "user × item × day"]
     with pytest.raises(ValueError, match="sets of three fields"):
-        pair_importance(FIELDS.assign(third=""))
+        pair_importance(sets)
 
 
 def test_what_was_predicted_stands_over_each_level() -> None:
     rng = np.random.default_rng(0)
-    y = rng.integers(1, 4, 300)
+    y = rng.choice([1, 2, 3, 40], 300)  # not in equal steps
     p = y + rng.normal(0, 0.1, 300)
     ax = predicted_against_actual(y, p)
-    assert [label.get_text() for label in ax.get_xticklabels()] == [f"{k}\n{(y == k).sum()} rows" for k in (1, 2, 3)]
-    middles = [line.get_ydata()[0] for line in ax.get_lines() if line.get_linewidth() == 2]
-    np.testing.assert_allclose(middles, [np.median(p[y == k]) for k in (1, 2, 3)])
-    (label,) = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert label == f"right; RMSE of these rows {np.sqrt(np.mean((y - p) ** 2)):.4g}"
+    assert [label.get_text() for label in ax.get_xticklabels()] == [f"{k}\n{(y == k).sum()}" for k in (1, 2, 3, 40)]
+    whiskers, middles = ([line[:, 1] for line in lines.get_segments()] for lines in ax.collections)
+    boxes = [(box.get_y(), box.get_y() + box.get_height()) for box in ax.patches]
+    shown = np.column_stack([whiskers, boxes, middles])
+    wanted = [np.percentile(p[y == k], [5, 95, 25, 75, 50, 50]) for k in (1, 2, 3, 40)]
+    np.testing.assert_allclose(shown, wanted)
+    label = f"right; RMSE of these rows {np.sqrt(np.mean((y - p) ** 2)):.4g}"
+    assert drawn(ax)[label] == [[0, 1, 2, 3], [1, 2, 3, 40]]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [label]
 
 
 def test_a_target_of_many_values_is_a_cloud() -> None:
-    y = np.linspace(0, 1, 50)
-    axes = Figure().subplots()
-    assert predicted_against_actual(y, y**2, ax=axes, title="all") is axes
-    points, line = axes.get_lines()
+    y = np.linspace(0, 1, 13)
+    ax = predicted_against_actual(y, y**2, title="all")
+    points, line = ax.get_lines()
     np.testing.assert_array_equal(points.get_xydata(), np.column_stack([y, y**2]))
     np.testing.assert_array_equal(line.get_xydata(), [[0, 0], [1, 1]])
+    assert len(predicted_against_actual(y[:12], y[:12]).patches) == 12
+
+
+def test_a_large_cloud_is_counted_in_hexagons() -> None:
+    y = np.random.default_rng(0).normal(size=2001)
+    ax = predicted_against_actual(y, np.full(2001, 0.5))
+    (cells,) = ax.collections
+    counts = np.asarray(cells.get_array())
+    assert counts.sum() == 2001
+    (line,) = ax.get_lines()
+    np.testing.assert_array_equal(line.get_xydata(), [[y.min()] * 2, [y.max()] * 2])
 
 
 def test_intervals_are_counted() -> None:
@@ -321,46 +362,212 @@ def test_intervals_are_counted() -> None:
     (label,) = [line for line in drawn(ax) if "90 %" in line]
     shares, inside = drawn(ax)[label]
     assert label == f"90 % intervals hold {100 * np.mean(np.abs(y) <= 0.5 * 1.6448536269514722):.1f} %"
+    np.testing.assert_allclose(shares, np.arange(1, 20) / 20)
     assert (np.array(inside) < shares).all()
-    honest = drawn(interval_coverage(y, np.zeros(4000), np.ones(4000)))
+    honest = drawn(interval_coverage(y + 7, np.full(4000, 7), np.ones(4000)))
+    assert honest["intervals that hold"] == [[0, 1], [0, 1]]
     _, (shares, inside) = honest.values()
     np.testing.assert_allclose(inside, shares, atol=0.03)
+
+
+def chains(model: Any) -> dict[str, Any]:
+    """What is drawn of a model, {name: split R-hat}."""
+    ax = posterior_trace(model.fit(np.eye(4)[[0, 1, 2, 3] * 10], np.arange(40) % 3).posterior_)
+    title = ax.get_legend().get_title().get_text().removeprefix("split R-hat: ")
+    found = {name: float(value) for name, value in (part.rsplit(" ", 1) for part in title.split(", "))}
+    assert [label.split("\n")[0] for label in names(ax)] == list(found)
+    return found
 
 
 def test_chains_are_drawn_with_their_agreement() -> None:
     X, y = np.eye(4)[[0, 1, 2, 3] * 10], np.arange(40.0) % 7
     model = FMRegressor(2, solver=MCMC(n_samples=12, n_chains=2, burn_in=2), random_state=0).fit(X, y)
     draws = model.posterior_
+    numbers = {
+        "noise": draws.deviation,
+        "w0": draws.w0,
+        "weights": np.sqrt(np.mean(draws.w**2, axis=1)),
+        "factors": np.sqrt(np.mean(draws.V**2, axis=(1, 2))),
+    }
     ax = posterior_trace(draws, title="two chains")
-    for line, chain in zip(ax.get_lines(), (0, 1), strict=True):
-        np.testing.assert_array_equal(line.get_ydata(), draws.deviation[draws.chain == chain])
-    assert notes(ax) == [f"2 chains, split R-hat {split_rhat(draws.deviation.reshape(2, -1)):.3f}"]
+    means = [f"{name}\n{each.mean():.4g} ± {each.std():.2g}" for name, each in numbers.items()]
+    assert [label.replace("−", "-") for label in names(ax)] == means
+    legend = ax.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["chain 1", "chain 2"]
+    rhat = ", ".join(f"{name} {split_rhat(each.reshape(2, -1)):.3f}" for name, each in numbers.items())
+    assert legend.get_title().get_text() == f"split R-hat: {rhat}"
+    assert ax.yaxis_inverted()
+    for band, each in enumerate(numbers.values()):
+        lines = [line.get_ydata() for line in ax.get_lines()[2 * band : 2 * band + 2]]
+        shown = band - np.concatenate(lines)  # upwards, in the band's own unit
+        assert np.ptp(shown) == pytest.approx(0.84)
+        assert shown.max() == pytest.approx(-shown.min())
+        np.testing.assert_allclose(shown / 0.84 * np.ptp(each), each - (each.max() + each.min()) / 2, atol=1e-6)
+        np.testing.assert_array_equal(ax.get_lines()[2 * band].get_xdata(), np.arange(1, 13))
 
 
-def test_items_that_are_alike_lie_together_and_titles_apart() -> None:
-    rng = np.random.default_rng(0)
-    V = np.repeat([[3, 0, 0], [-3, 0, 0], [0, 1, 0]], 20, axis=0) + rng.normal(0, 0.1, (60, 3))
-    ax = item_map(V, [f"item {i}" for i in range(60)], top=5)
-    x = ax.get_lines()[0].get_xdata()
-    np.testing.assert_allclose(np.abs(np.diff(x.reshape(3, 20).mean(axis=1))), [6, 3], atol=0.3)
-    assert 2 <= len(ax.texts) <= 5
-    assert ax.texts[0].get_text() == "item 0"
+def test_only_what_is_drawn_at_random_has_a_trace() -> None:
+    solver = MCMC(n_samples=6, n_chains=2, burn_in=0)
+    assert list(chains(FMRegressor(0, solver=solver))) == ["noise", "w0", "weights"]
+    assert list(chains(FMOrdinal(2, solver=solver))) == ["cut 1", "cut 2", "weights", "factors"]
+    binary = FMClassifier(2, solver=solver).fit(np.eye(4)[[0, 1, 2, 3] * 5], [0, 1] * 10)
+    assert [name.split("\n")[0] for name in names(posterior_trace(binary.posterior_))] == ["w0", "weights", "factors"]
+
+
+def test_few_draws_have_a_trace_and_no_agreement() -> None:
+    X, y = np.eye(4)[[0, 1, 2, 3] * 10], np.arange(40.0) % 7
+    model = FMRegressor(2, solver=MCMC(n_samples=3, burn_in=0), random_state=0).fit(X, y)
+    ax = posterior_trace(model.posterior_)
+    assert len(ax.get_lines()) == 4
+    assert ax.get_legend().get_title().get_text() == ""
+    one = FMRegressor(2, solver=MCMC(n_samples=3, keep=1), random_state=0).fit(X, y).posterior_
+    with pytest.raises(ValueError, match="do not differ, there are 1: keep more"):
+        posterior_trace(one)
+
+
+CLOUD = np.random.default_rng(0).normal(size=(300, 5)) * [5, 4, 1, 1, 1]
+
+
+def boxes_on_the_page(ax: Any) -> list[Any]:
+    """Of each title, after the figure has been laid out once more, as saving does."""
     ax.figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in ax.texts]
+    return [text.get_window_extent() for text in ax.texts]
+
+
+def test_a_map_shows_the_first_two_principal_axes() -> None:
+    V = CLOUD @ np.linalg.qr(np.random.default_rng(1).normal(size=(5, 5)))[0] + 3
+    ax = item_map(V, [""] * 300, title="films")
+    variances, axes = np.linalg.eigh(np.cov(V.T))
+    places = (V - V.mean(axis=0)) @ axes[:, :-3:-1]
+    shown = ax.get_lines()[0].get_xydata()
+    np.testing.assert_allclose(np.abs(shown), np.abs(places), atol=1e-9)
+    shares = 100 * variances[:-3:-1] / variances.sum()
+    assert ax.get_xlabel() == f"first axis, {shares[0]:.0f} % of the variance"
+    assert ax.get_ylabel() == f"second axis, {shares[1]:.0f} % of the variance"
+    assert ax.get_title(loc="left") == "films"
+    np.testing.assert_allclose(item_map(-V, [""] * 300).get_lines()[0].get_xydata(), -shown)
+    boxes_on_the_page(ax)
+    wide, high = np.diff(ax.transData.transform([[0, 0], [1, 1]]), axis=0)[0]
+    assert wide == pytest.approx(high)
+
+
+@pytest.mark.parametrize("size", [(7, 5.6), (3, 2)])
+def test_titles_stand_apart_and_inside_the_frame(size: Any) -> None:
+    ax = Figure(figsize=size, layout="constrained").subplots()
+    item_map(CLOUD, [f"a film, number {i}" for i in range(300)], ax=ax, title="a title takes room")
+    boxes, frame = boxes_on_the_page(ax), ax.get_window_extent()
+    assert 8 <= len(boxes) <= 60
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
+    assert all(frame.y0 <= box.y0 and box.y1 <= frame.y1 for box in boxes)
+    dots = ax.transData.transform(ax.get_lines()[1].get_xydata())
+    assert len(dots) == len(boxes)
+    assert not any(box.contains(*dot) for box in boxes for dot in dots)
+
+
+def test_the_first_items_have_their_titles_first() -> None:
+    V = np.array([[0, 0], [0, 0.01], [9, 5], [9, 5.01], [-9, -5]])
+    titles = pd.Series(["one", "two", "three", "four", "five"], index=[7, 3, 1, 0, 2])  # ids of items, in any order
+    assert notes(item_map(V, titles)) == ["one", "three", "five"]
+    assert notes(item_map(V[::-1], titles[::-1])) == ["five", "four", "two"]
+    ax = item_map(V, titles, top=2)
+    assert notes(ax) == ["one", "three"]
+    everything, named = (line.get_xydata() for line in ax.get_lines())
+    np.testing.assert_array_equal(named, everything[[0, 2]])
+    np.testing.assert_array_equal([text.xy for text in ax.texts], named)
+
+
+def test_titles_are_no_formulas() -> None:
+    ax = item_map([[0, 0], [4, 1], [0, 8]], ["$9.99_^$", "Ca$h", "x" * 99])
+    boxes_on_the_page(ax)
+    assert notes(ax) == ["$9.99_^$", "Ca$h", "x" * 27 + "…"]
+
+
+def test_items_in_one_place_are_a_map_too() -> None:
+    assert notes(item_map(np.ones((3, 2)), ["one", "two", "three"])) == ["one"]
+
+
+PICTURES = {
+    "learning_curve": (HISTORY,),
+    "explanation": (PARTS[:1],),
+    "field_importance": (FIELDS,),
+    "pair_importance": (FIELDS,),
+    "calibration": ([0, 1], [0.5, 0.5]),
+    "predicted_against_actual": ([1, 2], [1, 2]),
+    "interval_coverage": ([1, 2], [1, 2], [1, 1]),
+    "item_map": ([[0, 1], [1, 0], [1, 1]], "abc"),
+    "posterior_trace": (
+        Posterior(*np.arange(8.0).reshape(1, 8), *np.ones((5, 8, 1, 1)), np.zeros(8, np.int32)),  # type: ignore[arg-type]
+    ),
+}
+
+
+def test_every_picture_is_looked_at_here() -> None:
+    assert list(plots.__all__) == sorted(PICTURES)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_picture_keeps_the_same_manners(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw: Any = getattr(plots, name)
+    left, right = Figure().subplots(1, 2)
+    assert draw(*PICTURES[name], ax=right, title="it") is right
+    assert right.get_title(loc="left") == "it"
+    assert not left.has_data()
+    buffer = io.BytesIO()
+    draw(*PICTURES[name]).figure.savefig(buffer, format="png")
+    assert buffer.getvalue().startswith(b"\x89PNG")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install sparsefm\[plot\]"):
+        draw(*PICTURES[name])
+
+
+def test_pictures_import_no_pyplot_and_nothing_before_they_are_drawn() -> None:
+    code = """
+import sys
+from sparsefm import FMRegressor, plots
+assert "matplotlib" not in sys.modules
+X, y = [[1, 0], [0, 1], [1, 1]], [1, 2, 3]
+model = FMRegressor(2, solver="mcmc", fields=[0, 1], random_state=0).fit(X, y)
+many = [number / 7 for number in range(3000)]
+for draw in (
+    lambda: plots.learning_curve(model.history_),
+    lambda: plots.posterior_trace(model.posterior_),
+    lambda: plots.explanation(model.explain(X), row=0),
+    lambda: plots.field_importance(model.field_importance(X)),
+    lambda: plots.pair_importance(model.field_importance(X)),
+    lambda: plots.item_map(model.posterior_.V[-1], "ab"),
+    lambda: plots.calibration([0, 1], [0, 1]),
+    lambda: plots.predicted_against_actual(y, y),
+    lambda: plots.predicted_against_actual(many, many),
+    lambda: plots.interval_coverage(y, *model.predict(X, return_std=True)),
+):
+    draw().figure.draw_without_rendering()
+    assert "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(
     "call, message",
     [
         (lambda: predicted_against_actual([1, 2], [1]), "y_true has 2 samples, y_pred has 1"),
-        (lambda: predicted_against_actual([1, np.nan], [1, 2]), "missing or infinite"),
+        (lambda: predicted_against_actual([1, np.nan], [1, 2]), "y_true has 1 missing or infinite"),
+        (lambda: predicted_against_actual([], []), "y_true is empty"),
         (lambda: interval_coverage([1, 2], [1, 2], [1, 0]), "std must be positive, got 0"),
-        (lambda: posterior_trace(None), "fitted with solver='mcmc'.*got NoneType"),
+        (lambda: interval_coverage([1, 2], [1, 2], [1]), "one number a row each, got 2 and 2 and 1"),
+        (lambda: interval_coverage([], [], []), "one number a row each, got 0 and 0 and 0"),
+        (lambda: interval_coverage([1, 2], [1, np.inf], [1, 1]), "mean has 1 missing or infinite"),
+        (lambda: interval_coverage([1], [1], [[1]]), r"std must be one-dimensional, got shape \(1, 1\)"),
+        (lambda: posterior_trace(None), "fitted with solver='mcmc'.*got NoneType"),  # type: ignore[arg-type]
+        (lambda: posterior_trace(()), "of several classes one of them; got tuple"),  # type: ignore[arg-type]
         (lambda: item_map([[1, 2]], ["a"]), r"two and more rows .* got shape \(1, 2\)"),
+        (lambda: item_map([[1], [2]], "ab"), r"two and more finite numbers, got shape \(2, 1\)"),
+        (lambda: item_map([[1, 2], [1, np.nan]], "ab"), "finite numbers"),
         (lambda: item_map(np.eye(3), ["a"]), "one for each of the 3 vectors, got 1"),
         (lambda: item_map(np.eye(3), "abc", top=0), "top must be a positive integer"),
         (lambda: pair_importance(FIELDS[:0]), "frame has no line"),
+        (lambda: pair_importance(PARTS), "frame must be what field_importance .*; got row"),
+        (lambda: pair_importance({"first": []}), "frame must be what field_importance .*; got dict"),  # type: ignore[arg-type]
     ],
 )
 def test_what_these_cannot_draw_is_refused(call: Any, message: str) -> None:

@@ -130,4 +130,4 @@ def _write(ax: Axes, places: npt.NDArray[np.float64], names: Sequence[str], top:
 
 
 def _within(frame: Bbox, box: Bbox) -> bool:
-    return frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+    return bool(np.all(frame.min <= box.min) and np.all(box.max <= frame.max))
