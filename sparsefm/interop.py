@@ -193,7 +193,8 @@ def from_lightfm(
     if p.shape[1] != q.shape[1]:
         raise ValueError(f"users have {p.shape[1]} numbers each and items {q.shape[1]}; the model is damaged")
     users, items = _ids(user_ids, len(p), "user_ids"), _ids(item_ids, len(q), "item_ids")
-    seen = sp.csr_array((len(p), len(q)), dtype=np.float32) if interactions is None else sp.csr_array(interactions, copy=True)
+    nobody = sp.csr_array((len(p), len(q)), dtype=np.float32)
+    seen = nobody if interactions is None else sp.csr_array(interactions, copy=True)
     if seen.shape != (len(p), len(q)):
         raise ValueError(f"interactions must be ({len(p)}, {len(q)}), users by items; got shape {seen.shape}")
     seen.eliminate_zeros()

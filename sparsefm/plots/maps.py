@@ -102,7 +102,10 @@ def _write(ax: Axes, places: npt.NDArray[np.float64], names: Sequence[str], top:
     probe = ax.text(0, 0, "", fontsize="small", transform=IdentityTransform(), parse_math=False)
     taken: list[Bbox] = []
     written: list[int] = []
+    covered = np.zeros(len(places), bool)
     for i, (x, y) in enumerate(on_page):
+        if covered[i]:
+            continue  # before its name is measured, which takes longest
         probe.set_text(names[i])
         size = probe.get_window_extent()
         for side, align in ((1, "left"), (-1, "right")):
@@ -110,6 +113,7 @@ def _write(ax: Axes, places: npt.NDArray[np.float64], names: Sequence[str], top:
             box = Bbox.from_extents(ends[0], y - size.height / 2, ends[1], y + size.height / 2)
             if _within(frame, box) and not box.count_overlaps(taken):
                 taken.append(box)
+                covered |= ((box.min <= on_page) & (on_page <= box.max)).all(axis=1)
                 written.append(i)
                 ax.annotate(
                     names[i],
