@@ -99,13 +99,14 @@ def _write(ax: Axes, places: npt.NDArray[np.float64], names: Sequence[str], top:
     point, frame = figure.dpi / 72, ax.get_window_extent()
     on_page = ax.transData.transform(places)
     halo = [withStroke(linewidth=2, foreground="white")]  # above the dots behind
-    probe = ax.text(0, 0, "", fontsize="small", transform=IdentityTransform(), parse_math=False)
+    probe = ax.text(0, 0, "a", fontsize="small", transform=IdentityTransform(), parse_math=False)
+    least = np.array([_DOT * point, probe.get_window_extent().height / 2])  # that any name takes up around its dot
     taken: list[Bbox] = []
     written: list[int] = []
     covered = np.zeros(len(places), bool)
     for i, (x, y) in enumerate(on_page):
         if covered[i]:
-            continue  # before its name is measured, which takes longest
+            continue  # before the name is measured, which takes longest
         probe.set_text(names[i])
         size = probe.get_window_extent()
         for side, align in ((1, "left"), (-1, "right")):
@@ -113,7 +114,7 @@ def _write(ax: Axes, places: npt.NDArray[np.float64], names: Sequence[str], top:
             box = Bbox.from_extents(ends[0], y - size.height / 2, ends[1], y + size.height / 2)
             if _within(frame, box) and not box.count_overlaps(taken):
                 taken.append(box)
-                covered |= ((box.min <= on_page) & (on_page <= box.max)).all(axis=1)
+                covered |= ((box.min < on_page + least) & (on_page - least < box.max)).all(axis=1)
                 written.append(i)
                 ax.annotate(
                     names[i],
