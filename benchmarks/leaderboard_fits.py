@@ -86,8 +86,11 @@ class Pairs:
             users = self.asked[start : start + _BLOCK]
             scores = p[users] @ q.T + bias
             scores[self.met[users].nonzero()] = -np.inf
-            order = np.argsort(-scores, axis=1, kind="stable")[:, :LISTED]
-            found.append(np.where(np.isinf(np.take_along_axis(scores, order, axis=1)), -1, order))
+            first = np.argpartition(-scores, min(LISTED, scores.shape[1]) - 1, axis=1)[:, :LISTED]
+            own = np.take_along_axis(scores, first, axis=1)
+            order = np.argsort(-own, axis=1, kind="stable")
+            own, first = (np.take_along_axis(each, order, axis=1) for each in (own, first))
+            found.append(np.where(np.isinf(own), -1, first))
         items = np.concatenate(found)
         return np.pad(items, ((0, 0), (0, LISTED - items.shape[1])), constant_values=-1)
 

@@ -260,6 +260,7 @@ def test_columns_are_guessed_by_what_they_hold() -> None:
             "nothing": None,
             "signup_time": rng.integers(10**9, 2 * 10**9, n),
             "day": pd.Timestamp("2024-01-01"),
+            "ordered": "2024-01-01 13:00",
             "member": rng.choice([True, False], n),
         }
     )
@@ -277,6 +278,7 @@ def test_columns_are_guessed_by_what_they_hold() -> None:
         "nothing": "ignored",
         "signup_time": "ignored",
         "day": "date",
+        "ordered": "date",
         "member": "id",
         "zip_name": "ignored",
     }

@@ -21,9 +21,10 @@ ROLES: dict[str, tuple[Callable[..., Any], str]] = {
     "bins": (Binned, "numbers that act by ranges"),
     "date": (Date, "dates and times, by year, month, weekday and hour; text as 2024-02-29 13:00, seconds since 1970"),
 }
-_TARGETS = ("rating", "target", "label", "click", "clicked", "y")
+_TARGETS = ("rating", "stars", "target", "label", "click", "clicked", "y")
 _LIKE_ID = re.compile(r"(^|_|\b)(id|ids|code|zip|key|uid|user|item)$|[a-z](Id|ID|Code|Key)$", re.IGNORECASE)
 _LIKE_TIME = re.compile(r"(^|_)(time|timestamp|date|datetime|ts)$|[a-z](Time|Timestamp|Date)$", re.IGNORECASE)
+_DATE = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?"
 _SIDES = {
     "user": re.compile(r"user|customer|member|visitor", re.IGNORECASE),
     "item": re.compile(r"item|movie|film|product|book|song|track|artist|article|game", re.IGNORECASE),
@@ -137,8 +138,11 @@ def _guess(frame: pd.DataFrame, name: str, before: Sequence[Choice]) -> Choice:
     if n_levels == 0:
         return found("ignored", "it is empty")
     if types.is_datetime64_any_dtype(column):
-        return found("date", "")
+        return found("date", "year, month, weekday and hour")
     numeric = types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
+    texts = column.astype(str)[column.notna()]
+    if not numeric and texts[:100].str.fullmatch(_DATE).all():
+        return found("date", "year, month, weekday and hour")
     if _LIKE_TIME.search(name) and (numeric or n_levels > _FEW):
         return found("ignored", f"a time; --date {name} uses its parts, --by-time {name} holds out the latest rows")
     if numeric:
@@ -153,7 +157,6 @@ def _guess(frame: pd.DataFrame, name: str, before: Sequence[Choice]) -> Choice:
                     "id", f"{n_levels:,} numbers from {values.min():g} on; --bins {name} if they count something"
                 )
         return found("bins", f"{values.min():g} to {values.max():g}")
-    texts = column.astype(str)[column.notna()]
     if texts.str.contains("|", regex=False).mean() > 0.05:
         return found("multi", f"{texts.str.split('|').explode().nunique():,} levels between |", MultiHot("|"))
     if n_levels == len(column) >= _UNIQUE:
