@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from textwrap import fill
 from typing import Any, NoReturn
 
 import sparsefm
@@ -75,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, help: str, description: str, run: Any) -> argparse.ArgumentParser:
-        command = subparsers.add_parser(name, help=help, description=description, **_shape(name))
+        command = subparsers.add_parser(name, help=help, description=fill(description), **_shape(name))
         command.set_defaults(run=run)
         return command
 
