@@ -3,7 +3,7 @@
     python benchmarks/leaderboard.py --data DIR --out DIR --peers PYTHON     # about 25 minutes; leave the machine alone
     python benchmarks/leaderboard.py --out DIR --quick                       # does it all still work? about a minute
 
-Writes leaderboard.md and leaderboard.csv to --out, after every task, and leaderboard.png at the end. MovieLens-100K is
+Writes leaderboard.md and leaderboard.csv to --out, after every task, and leaderboard.svg at the end. MovieLens-100K is
 looked for in data/ (as the wheel of `make movielens`, or ml-100k*), and like ml-latest-small, movietweetings-100k,
 InstEval and Adult in --data; made ratings, clicks and interactions are always there. PYTHON has the peers;
 scikit-learn's models run here.
@@ -395,7 +395,7 @@ def everyone(found: dict[str, Path], folder: Path, args: argparse.Namespace) -> 
     finally:
         for worker in workers.values():
             worker.close()
-    write(args.out / "leaderboard.png", lambda part: draw(part, lines))
+    write(args.out / "leaderboard.svg", lambda part: draw(part, lines))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -27,14 +27,29 @@ def ml() -> Any:
     return make_ratings(60, 80, 2_000, random_state=0)
 
 
+def write(ml: Any, folder: Path) -> None:
+    """ratings.csv, movies.csv and users.csv."""
+    ml.ratings.to_csv(folder / "ratings.csv", index=False)
+    ml.items[["item_id", "title", "genres"]].to_csv(folder / "movies.csv", index=False)
+    ml.users[["user_id", "age"]].to_csv(folder / "users.csv", index=False)
+
+
 @pytest.fixture
 def folder(ml: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """ratings.csv, movies.csv and users.csv, in the working directory."""
+    """The working directory, with these files."""
     monkeypatch.chdir(tmp_path)
-    ml.ratings.to_csv("ratings.csv", index=False)
-    ml.items[["item_id", "title", "genres"]].to_csv("movies.csv", index=False)
-    ml.users[["user_id", "age"]].to_csv("users.csv", index=False)
+    write(ml, tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def kept(ml: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with these files and a model, in which nothing is to change."""
+    folder = tmp_path_factory.mktemp("kept")
+    write(ml, folder)
+    (folder / "other.csv").write_text("a,b\n1,2\n")
+    main(["fit", str(folder / "ratings.csv"), "--epochs", "1", "-o", str(folder / "model.sfm")])
+    return folder
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -328,13 +343,13 @@ def test_columns_are_guessed_by_what_they_hold() -> None:
         (["info", "model.sfm", "--yaml"], "unrecognized arguments: --yaml"),
     ],
 )
-def test_bad_input_is_one_line_that_says_what_to_do(folder: Path, arguments: list[str], message: str) -> None:
-    Path("other.csv").write_text("a,b\n1,2\n")
-    if any(name == "model.sfm" for name in arguments):
-        main(["fit", "ratings.csv", "--epochs", "1", "-o", "model.sfm"])
+def test_bad_input_is_one_line_that_says_what_to_do(
+    kept: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(kept)
+    before = sorted(kept.iterdir())
     assert message in fails(*arguments)
-    assert not Path("m.sfm").exists()
-    assert not list(folder.glob(".*.tmp"))
+    assert sorted(kept.iterdir()) == before
 
 
 @pytest.mark.parametrize("command", ["fit", "predict", "recommend", "explain", "info"])

@@ -17,7 +17,11 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if page.exists() and "```python\n" in page.read_text(encoding="utf-8")]
 MODULES = [module.name for module in pkgutil.walk_packages(sparsefm.__path__, "sparsefm.")]
 # What a page or a module needs beside the package itself.
-NEEDED = {"torch": ("import torch\n", "sparsefm.nn", "sparsefm.ops"), "matplotlib": ("sparsefm.plots",)}
+NEEDED = {
+    "torch": ("import torch\n", "sparsefm.nn", "sparsefm.ops"),
+    "matplotlib": ("sparsefm.plots",),
+    "fastapi": ("fastapi",),
+}
 
 
 def number(pattern, text):
