@@ -90,6 +90,12 @@ def check_cold_start(out):
     assert number(r"after fold_in: ([\d.]+)", out) < number(r"before fold_in: ([\d.]+)", out)
 
 
+def check_explain(out):
+    pytest.importorskip("matplotlib", reason="matplotlib comes with the extra `plot`")
+    assert "adds up to the prediction: True" in out
+    assert sorted(path.name for path in Path().iterdir()) == ["importance.png", "row.png"]
+
+
 def check_regression(out):
     assert 0.7 < number(r"(\d+)% lie between", out) / 100 < 0.9
     assert number(r", and it expects ([\d.]+)", out) == pytest.approx(number(r"([\d.]+), and it expects", out), rel=0.1)
@@ -102,6 +108,7 @@ CHECKS = {
     ROOT / "docs" / "cold_start.md": check_cold_start,
     ROOT / "docs" / "encoders.md": check_encoders,
     ROOT / "docs" / "evaluation.md": check_evaluation,
+    ROOT / "docs" / "explain.md": check_explain,
     ROOT / "docs" / "family.md": check_family,
     ROOT / "docs" / "ordinal.md": lambda out: number(r"geometric mean (0\.2[5-9]\d*|0\.[3-9]\d*)", out),
     ROOT / "docs" / "regression.md": check_regression,

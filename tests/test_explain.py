@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 import scipy.sparse as sp
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
-from test_docs import ROOT, no_checkout, run_blocks
 from test_training import ratings
 
 from sparsefm import FMClassifier, FMOrdinal, FMRegressor, FrameEncoder, History, MultiHot, Numeric, OneHot, explain
@@ -352,14 +350,3 @@ def test_explaining_changes_nothing() -> None:
     pd.testing.assert_frame_equal(model.explain(X), first)
     for now, then in ((X.toarray(), before.toarray()), (model.coef_, w), (model.factors_, V)):
         np.testing.assert_array_equal(now, then)
-
-
-@no_checkout
-def test_the_python_blocks_of_the_page_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib comes with the extra `plot`")
-    monkeypatch.chdir(tmp_path)
-    run_blocks(ROOT / "docs" / "explain.md")
-    assert "adds up to the prediction: True" in capsys.readouterr().out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["importance.png", "row.png"]
