@@ -155,6 +155,12 @@ def test_a_ranking_from_a_shell(folder: Path, ml: Any) -> None:
     shown = tsv(run("recommend", "ranker.sfm", "--user", str(user), "-k", "4").stdout)
     assert shown["item_id"].astype(int).tolist() == model.recommend([user], k=4)["item_id"].tolist()
     assert "is a ranking" in fails("predict", "ranker.sfm", "ratings.csv")
+    joined = ("--join", "movies.csv", "--join", "users.csv")
+    parts = tsv(run("explain", "ranker.sfm", "ratings.csv", *joined).stdout)
+    assert parts["part"].tolist()[-1] == "score"
+    assert "--fields is of models that predict rows" in fails(
+        "explain", "ranker.sfm", "ratings.csv", *joined, "--fields"
+    )
 
 
 def test_the_same_command_makes_the_same_file(folder: Path) -> None:
@@ -339,6 +345,8 @@ def test_columns_are_guessed_by_what_they_hold() -> None:
         (["recommend", "model.sfm", "--user", "1", "--show", "title"], "--show shows columns of --items"),
         (["explain", "model.sfm", "ratings.csv", "--row", "5000"], "there are rows 0 to 1999"),
         (["explain", "model.sfm", "ratings.csv", "--fields", "--row", "1"], "--fields is of all rows together"),
+        (["explain", "model.sfm", "ratings.csv", "--label", "1"], "--label is of models of classes; this one is FMReg"),
+        (["recommend", "model.sfm", "--user", "1", "--label", "1"], "--label is of models of classes"),
         (["explain", "model.sfm", "ratings.csv", "--plot", "a.jpg"], "must end in .png"),
         (["info", "model.sfm", "--yaml"], "unrecognized arguments: --yaml"),
     ],

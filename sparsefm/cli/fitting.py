@@ -221,7 +221,8 @@ def _hold_out(args: argparse.Namespace, rows: _Rows, choices: Sequence[Choice] |
 def _times(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     """When each row was."""
     expect(frame, column, "--by-time names a column")
-    return pd.DataFrame({"timestamp": as_dates(frame, [column])[column].to_numpy()})
+    numeric = pd.api.types.is_numeric_dtype(frame[column])
+    return pd.DataFrame({"timestamp": (frame if numeric else as_dates(frame, [column]))[column].to_numpy()})
 
 
 def _take(rows: _Rows, which: Any) -> _Rows:

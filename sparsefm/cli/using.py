@@ -113,7 +113,7 @@ def recommend(args: argparse.Namespace) -> None:
     else:
         if items is None:
             items = _every_item(model, ranks, users, user, item)
-        of_class = {} if args.label is None else {"label": _ids(model.classes_, [args.label], "class")[0]}
+        of_class = _class_of(model, args.label)
         found = model.recommend(users, items, k=args.k, user=user, item=item, exclude=exclude, **of_class)
     for column in names_in(args.show):
         expect(items, column, "--show names columns of --items")
@@ -133,6 +133,15 @@ def _ids(known: Any, typed: Sequence[str], what: str) -> list[Any]:
         if text not in by_text:
             raise ValueError(f"the model knows no {what} {text!r}; they look like {', '.join([*by_text][:5])}")
     return [by_text[text] for text in typed]
+
+
+def _class_of(model: Any, typed: str | None) -> dict[str, Any]:
+    """The class that is meant, as an argument."""
+    if typed is None:
+        return {}
+    if not is_classifier(model):
+        raise ValueError(f"--label is of models of classes; this one is {type(model).__name__}")
+    return {"label": _ids(model.classes_, [typed], "class")[0]}
 
 
 def _every_item(model: Any, ranks: bool, users: pd.DataFrame, user: str, item: str) -> pd.DataFrame:
@@ -155,10 +164,12 @@ def explain(args: argparse.Namespace) -> None:
     check_output(args.plot, (".png",))
     model: Any = load(args.model)
     X, frame = _rows_for(model, args)
-    of_class = {} if args.label is None else {"label": _ids(model.classes_, [args.label], "class")[0]}
+    of_class = _class_of(model, args.label)
     if args.fields:
         if args.row or args.columns:
             raise ValueError("--fields is of all rows together; leave out --row and --columns")
+        if isinstance(model, FMRanker):
+            raise ValueError("--fields is of models that predict rows; of a ranking explain rows of users and items")
         table = model.field_importance(X, **of_class)[: args.top]
     else:
         rows = args.row or [0]
