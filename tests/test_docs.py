@@ -19,7 +19,7 @@ MODULES = [module.name for module in pkgutil.walk_packages(sparsefm.__path__, "s
 # What a page or a module needs beside the package itself.
 NEEDED = {
     "torch": ("import torch\n", "sparsefm.nn", "sparsefm.ops"),
-    "matplotlib": ("sparsefm.plots",),
+    "matplotlib": ("sparsefm.plots", "plots."),
     "fastapi": ("fastapi",),
 }
 
@@ -29,13 +29,15 @@ def number(pattern, text):
 
 
 def run_blocks(page):
-    """Runs each block of Python by itself, or with the names of the one before where it says that it continues it;
-    blocks on torch only where there is one, and pictures only where there is matplotlib."""
+    """Runs each block of Python by itself, or with the names of the one before where it says that it continues it; what
+    needs torch or matplotlib, and what continues it, only where there is one."""
     names = {}
     blocks = re.findall(r"```python( continued)?\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert blocks
+    left_out = False
     for continued, block in blocks:
-        if is_out_of_reach(block):
+        left_out = is_out_of_reach(block) or bool(continued and left_out)
+        if left_out:
             continue
         names = names if continued else {"__name__": "__main__"}
         exec(compile(block, str(page), "exec"), names)
